@@ -1,0 +1,56 @@
+"""Writing so that a file or folder exists whole or not at all: beside its place first, then a rename."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder (so that a rename is atomic) which no other process takes."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; what is written there is flushed and takes the place of `path` at the end.
+
+    On any exception the temporary file is removed and `path` is as it was.
+    """
+    temporary = beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a fresh temporary folder that becomes `path` at the end; an older folder of that name is replaced."""
+    temporary = beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        old = None
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.replace(old)
+        temporary.replace(path)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused (ValueError): it is not JSON."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n")
