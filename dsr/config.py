@@ -1,0 +1,335 @@
+"""An experiment file: read it, extend it, override it, validate it. Never imports deepspeed."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dsr.errors import UserError
+
+# What DeepSpeed 0.19 reads: it accepts a misspelt key in silence, so we hold the list (a test compares it).
+DEEPSPEED_KEYS = frozenset(
+    "activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger communication_data_type compile "
+    "csv_monitor data_efficiency data_types dataloader_drop_last datastates_ckpt disable_allgather disable_python_gc "
+    "dump_state expert_parallel flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op "
+    "gradient_clipping gradient_predivide_factor graph_harvesting hybrid_engine log_level managed_gradient_accumulation "
+    "memory_breakdown optimizer pipeline prescale_gradients scheduler seq_parallel_communication_data_type "
+    "sparse_gradients steps_per_print tensor_parallel tensorboard timers torch_autocast train_batch_size "
+    "train_micro_batch_size_per_gpu use_data_before_expert_parallelism vocabulary_size wall_clock_breakdown wandb "
+    "weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization zenflow".split()
+)
+# Blocks that 0.19 removed: DeepSpeed raises on each.
+DEEPSPEED_REMOVED = frozenset(
+    "amp compression_training curriculum_learning eigenvalue elasticity nebula progressive_layer_drop quantize_training "
+    "sparse_attention".split()
+)
+_ADAM = frozenset("lr betas eps weight_decay amsgrad torch_adam adam_w_mode bias_correction".split())
+OPTIMIZER_PARAMS = {
+    "Adam": _ADAM,
+    "AdamW": _ADAM,
+    "SGD": frozenset("lr momentum dampening weight_decay nesterov".split()),
+    "Adagrad": frozenset("lr lr_decay weight_decay initial_accumulator_value eps".split()),
+    "RMSprop": frozenset("lr alpha eps weight_decay momentum centered".split()),
+}
+_WARMUP = frozenset("warmup_min_lr warmup_max_lr warmup_num_steps warmup_type last_batch_iteration".split())
+SCHEDULER_PARAMS = {
+    "WarmupLR": _WARMUP,
+    "WarmupDecayLR": _WARMUP | {"total_num_steps"},
+    "WarmupCosineLR": frozenset(
+        "total_num_steps warmup_min_ratio warmup_num_steps cos_min_ratio warmup_type last_batch_iteration".split()
+    ),
+}
+
+
+class Section(BaseModel):
+    """A part of the `dsr` section: unknown keys are refused, values are not coerced from other types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Budget(Section):
+    """How long to train: the sequential run's epochs, or its updates, one of the two."""
+
+    epochs: Positive | None = None
+    updates: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Budget":
+        if (self.epochs is None) == (self.updates is None):
+            raise ValueError("give either epochs or updates")
+        return self
+
+
+class Data(Section):
+    """What the network sees and learns. Names left out mean: all that the store has."""
+
+    store: str | None = Field(None, description="the store's path or URL; none: the built-in data")
+    low: list[str] | None = Field(None, description="low-resolution variables that the network sees")
+    high: list[str] | None = Field(None, description="high-resolution variables that it learns")
+    static: list[str] | None = Field(None, description="static fields that it sees")
+    extras: list[Literal["solar_zenith", "day_of_year", "lead_time"]] = Field(default_factory=list)
+    members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
+    patch: Positive | None = Field(None, description="side of the square training patches, in high-resolution cells")
+    fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
+
+
+class Model(Section):
+    """The network: `name` is a key of dsr.models.NETWORKS, the rest its own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "deepdownscale"
+
+
+class Scaling(Section):
+    """What --mode does with the learning rate, and how gradients are summed."""
+
+    rule: Literal["none", "linear", "sqrt"] = Field("linear", description="weak scaling's learning-rate rule")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(5.0, description="weak scaling's gradual warm-up")
+    exact: bool = Field(True, description="sum gradients in the slot tree: the same bits on any number of GPUs")
+
+
+class Checkpoint(Section):
+    every: Positive = Field(100, description="updates between two checkpoints")
+
+
+class Validation(Section):
+    every: Positive | None = Field(None, description="updates between two validations; none: once an epoch")
+
+
+class Log(Section):
+    every: Positive = Field(10, description="updates between two lines in metrics.jsonl and TensorBoard")
+
+
+class Dsr(Section):
+    """The `dsr` section of an experiment."""
+
+    seed: int = 1
+    budget: Budget = Budget(epochs=10)
+    data: Data = Data()
+    model: Model = Model()
+    loss: Literal["mse", "mae"] = "mse"
+    scaling: Scaling = Scaling()
+    checkpoint: Checkpoint = Checkpoint()
+    validation: Validation = Validation()
+    log: Log = Log()
+
+
+class Experiment(BaseModel):
+    """One experiment: the DeepSpeed part as the user wrote it, and the typed `dsr` section."""
+
+    model_config = ConfigDict(frozen=True)
+    deepspeed: dict[str, Any]
+    dsr: Dsr
+
+    @property
+    def micro_batch(self) -> int:
+        return self.deepspeed["train_micro_batch_size_per_gpu"]
+
+    @property
+    def accumulation(self) -> int:
+        """The slots of the sequential run, S1."""
+        return self.deepspeed["gradient_accumulation_steps"]
+
+    @property
+    def clipping(self) -> float:
+        """The gradient norm to clip at, 0 for none. Left out, DeepSpeed's own default of 1.0 holds."""
+        return float(self.deepspeed.get("gradient_clipping", 1.0))
+
+    @property
+    def zero_stage(self) -> int:
+        return self.deepspeed.get("zero_optimization", {}).get("stage", 0)
+
+    @property
+    def exact(self) -> bool:
+        """Whether gradients go through the slot tree; ZeRO stages 1-3 cannot."""
+        return self.dsr.scaling.exact and self.zero_stage == 0
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment as one JSON document, every default of the `dsr` section written out."""
+        return {**self.deepspeed, "dsr": self.dsr.model_dump(mode="json")}
+
+
+def shipped(name: str) -> Path:
+    """The path of a configuration that comes with dsr, such as "default.json"."""
+    package = Path(__file__).parent
+    installed, checkout = package / "ds_configs" / name, package.parent / "ds_configs" / name
+    return installed if installed.exists() else checkout
+
+
+def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """Read an experiment file (none: default.json), apply `extends` and KEY=VALUE overrides, validate.
+
+    Raises UserError, naming the file and the key.
+    """
+    path = shipped("default.json") if path is None else Path(path)
+    values = _read(path, ())
+    for override in overrides:
+        _override(values, override)
+    return validate(values, str(path))
+
+
+def validate(values: dict[str, Any], source: str) -> Experiment:
+    """Check a resolved experiment. Raises UserError naming `source` and the key."""
+    deepspeed = {key: value for key, value in values.items() if key != "dsr"}
+    _check_deepspeed(deepspeed, source)
+    try:
+        return Experiment(deepspeed=deepspeed, dsr=Dsr.model_validate(values.get("dsr", {})))
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error, Dsr, 'dsr')}") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an experiment file, for an editor."""
+    dsr = Dsr.model_json_schema()
+    definitions = dsr.pop("$defs", {})
+    keys: dict[str, Any] = {key: {} for key in sorted(DEEPSPEED_KEYS)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "dsr experiment",
+        "type": "object",
+        "properties": {"extends": {"type": "string"}, **keys, "dsr": dsr},
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
+    """One line for the first problem pydantic found: the key, what is wrong, and the nearest valid name."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(part for part in [prefix, *location] if part)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(location[-1], _names(model, location[:-1]))}"
+    given = "" if first["type"] == "missing" else f" (given: {json.dumps(first['input'], default=str)[:60]})"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _names(model: Any, location: list[str]) -> list[str]:
+    """The field names valid at a location inside a nested model."""
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue  # a list index, or the name of a union's branch
+        candidates = [field.annotation, *get_args(field.annotation)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        inner = [a for c in candidates if get_origin(c) in (list, dict, Union) for a in get_args(c)]
+        nested += [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
+        if nested:
+            model = nested[0]
+    return [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; valid here: {', '.join(sorted(names))[:160]}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file. Raises UserError with the line where it is not JSON."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return values
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.name for p in (*seen, path))
+        raise UserError(f"{path}: `extends` goes in a circle: {chain}")
+    values = read_json(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends must be the name of a file")
+    return _merge(_read(path.parent / parent, (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge: objects are merged, everything else (lists too) is replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    if "budget" in change and "budget" in base and len(change["budget"]) == 1:
+        merged["budget"] = change["budget"]  # epochs and updates exclude each other: the newer one wins
+    return merged
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Apply one KEY=VALUE, such as dsr.model.width=64; the value is JSON, or else text."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write it as KEY=VALUE, such as dsr.model.width=64")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    change: Any = value
+    for part in reversed(key.split(".")):
+        change = {part: change}
+    merged = _merge(values, change)
+    values.clear()
+    values.update(merged)
+
+
+def _check_deepspeed(part: dict[str, Any], source: str) -> None:
+    """Check the DeepSpeed part: known keys, consistent batch numbers, an optimizer that needs no compilation."""
+    for key in part:
+        if key in DEEPSPEED_REMOVED:
+            raise UserError(f"{source}: {key} was removed from DeepSpeed 0.19; leave it out")
+        if key not in DEEPSPEED_KEYS:
+            raise UserError(f"{source}: unknown key {key}{_nearest(key, [*DEEPSPEED_KEYS, 'dsr', 'extends'])}")
+    sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+    for name in sizes:
+        value = part.get(name)
+        if name != "train_batch_size" and value is None:
+            raise UserError(f"{source}: {name} is missing; it is a positive whole number")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise UserError(f"{source}: {name} must be a positive whole number (given: {json.dumps(value)})")
+    micro, accumulation = part[sizes[0]], part[sizes[1]]
+    if part.get("train_batch_size", micro * accumulation) != micro * accumulation:
+        raise UserError(
+            f"{source}: train_batch_size {part['train_batch_size']} is not {micro} x {accumulation} "
+            f"({sizes[0]} x {sizes[1]}): an experiment is written for one GPU"
+        )
+    _check_typed(part, "optimizer", OPTIMIZER_PARAMS, source)
+    if "scheduler" in part:
+        _check_typed(part, "scheduler", SCHEDULER_PARAMS, source)
+    rate = part["optimizer"]["params"].get("lr")
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or rate <= 0:
+        raise UserError(f"{source}: optimizer.params.lr must be a positive number (given: {json.dumps(rate)})")
+    clipping = part.get("gradient_clipping", 1.0)
+    if not isinstance(clipping, (int, float)) or clipping < 0:
+        raise UserError(f"{source}: gradient_clipping must be 0 (none) or a positive number")
+    stage = part.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
+
+
+def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[str]], source: str) -> None:
+    value = part.get(block)
+    if not isinstance(value, dict) or not isinstance(value.get("params", {}), dict):
+        raise UserError(f'{source}: {block} must be {{"type": ..., "params": {{...}}}}')
+    for key in value:
+        if key not in ("type", "params"):
+            raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, ['type', 'params'])}")
+    if value.get("type") not in known:
+        raise UserError(f"{source}: {block}.type {json.dumps(value.get('type'))} is not one of {', '.join(known)}")
+    value.setdefault("params", {})
+    for key in value["params"]:
+        names = known[value["type"]]
+        if key not in names:
+            raise UserError(f"{source}: unknown key {block}.params.{key}{_nearest(key, names)}")
