@@ -1,0 +1,257 @@
+"""What the network sees: channels on the high grid, made from low-resolution fields, static fields and the time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsr.data.interpolate import Interpolation
+from dsr.data.store import Variable
+from dsr.errors import UserError
+
+if TYPE_CHECKING:
+    from dsr.config import Data
+    from dsr.data.store import Store
+
+Window = tuple[slice, slice]  # rows and columns of the high grid
+
+
+@dataclass
+class Features:
+    """Turns physical fields into the network's inputs and its residuals back into physical fields.
+
+    The prediction is base + scale x network(inputs): base is bicubic interpolation of the (ensemble mean) low field,
+    or the training mean where the low data lack the variable; scale is the training standard deviation of the
+    residual. So an untrained network is bicubic interpolation (DeepDownscale, arXiv:1808.05264, learns likewise on
+    the interpolated field).
+    """
+
+    low: list[Variable]
+    high: list[Variable]
+    static: list[Variable]
+    extras: list[str]
+    members: str  # how an ensemble enters: "mean_spread", "mean" or "control"
+    ensemble: bool  # whether the low fields have a member dimension
+    fill: bool
+    statistics: dict[str, Any]
+    low_shape: tuple[int, int]
+    low_index: tuple[np.ndarray, np.ndarray]  # two (Y, X) float64
+    static_fields: np.ndarray  # (static, Y, X) float32, physical units
+    latitude: np.ndarray | None  # (Y, X) float64 degrees, for the solar zenith angle
+    longitude: np.ndarray | None
+
+    @classmethod
+    def of(cls, store: Store, data: Data) -> Features:
+        """The features that the `data` section chooses from a store. Raises UserError for a name that it lacks."""
+        low = _choose(store.low_variables, data.low, "low", store)
+        high = _choose(store.high_variables, data.high, "high", store)
+        static = _choose(store.static_variables, data.static, "static", store)
+        latitude, longitude = _positions(store) if "solar_zenith" in data.extras else (None, None)
+        if "solar_zenith" in data.extras and latitude is None:
+            raise UserError(f"{store.path}: dsr.data.extras: solar_zenith needs latitude and longitude in the store")
+        rows = [[v.name for v in store.static_variables].index(v.name) for v in static]
+        return cls(
+            low=low,
+            high=high,
+            static=static,
+            extras=list(data.extras),
+            members=data.members,
+            ensemble=store.members is not None,
+            fill=data.fill,
+            statistics=store.statistics,
+            low_shape=tuple(store.low_shape),  # type: ignore[arg-type]
+            low_index=store.low_index,
+            static_fields=store.static[rows],
+            latitude=latitude,
+            longitude=longitude,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X) of the high grid."""
+        return self.low_index[0].shape  # type: ignore[return-value]
+
+    @property
+    def spread(self) -> bool:
+        return self.ensemble and self.members == "mean_spread"
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of the input channels, in order."""
+        names = [v.name for v in self.low] + ([f"{v.name}_spread" for v in self.low] if self.spread else [])
+        names += [v.name for v in self.static]
+        for extra in self.extras:
+            names += ["day_of_year_sin", "day_of_year_cos"] if extra == "day_of_year" else [extra]
+        return names
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """(variable) float32, physical units: what one unit of the network's output is worth."""
+        residual, high = self.statistics["residual"], self.statistics["high"]
+        stds = [(residual.get(v.name) or high[v.name])["std"] for v in self.high]
+        return np.array([std or 1.0 for std in stds], np.float32)
+
+    @cached_property
+    def bicubic(self) -> Interpolation:
+        return Interpolation(self.low_index, self.low_shape, "bicubic")
+
+    def combine(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """(n, [member,] variable, y, x) -> the centre (n, variable, y, x) and, where it is used, the spread."""
+        if not self.ensemble:
+            return low, None
+        if self.members == "control":
+            return low[:, 0], None
+        return low.mean(1), low.std(1, ddof=1) if self.spread else None
+
+    def inputs(
+        self, low: np.ndarray, init_time: np.ndarray, lead_time: np.ndarray, window: Window | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and base of n samples on the high grid, or on a window of it.
+
+        low: (n, [member,] variable, y, x) float32, physical units, in the order of `self.low`; times (n) int64 s.
+        Returns (n, channel, Y, X) float32, normalised, and (n, high variable, Y, X) float32, physical units.
+        Raises UserError where low values are missing and `fill` is off.
+        """
+        rows, columns = window or (slice(0, self.shape[0]), slice(0, self.shape[1]))
+        interpolate = self.bicubic if window is None else self.bicubic.window(rows, columns)
+        centre, spread = self.combine(self._complete(low))
+        mean = self._statistic("low", self.low, "mean")[:, None, None]
+        std = self._statistic("low", self.low, "std")[:, None, None]
+        fields = interpolate(centre)
+        parts = [(fields - mean) / std]
+        if spread is not None:
+            parts.append(interpolate(spread) / std)
+        n, (height, width) = len(low), fields.shape[-2:]
+        if self.static:
+            static = self._normalised_static[:, rows, columns]
+            parts.append(np.broadcast_to(static, (n, *static.shape)))
+        for extra in self.extras:
+            parts.append(self._extra(extra, init_time, lead_time, rows, columns, (n, height, width)))
+        names = [v.name for v in self.low]
+        base = np.empty((n, len(self.high), height, width), np.float32)
+        for i, variable in enumerate(self.high):
+            shared = variable.name in names
+            base[:, i] = fields[:, names.index(variable.name)] if shared else self.statistics["high"][variable.name]["mean"]
+        return np.concatenate(parts, 1).astype(np.float32, copy=False), base
+
+    def physical(self, base: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """base + scale x output, clipped at the variables' physical bounds: (n, variable, Y, X) float32."""
+        return self.clip(base + self.scale[:, None, None] * output)
+
+    def clip(self, fields: np.ndarray) -> np.ndarray:
+        """Clip (n, variable, Y, X) at each variable's physical bounds."""
+        for i, variable in enumerate(self.high):
+            if variable.lower is not None or variable.upper is not None:
+                fields[:, i] = np.clip(fields[:, i], variable.lower, variable.upper)
+        return fields
+
+    def _complete(self, low: np.ndarray) -> np.ndarray:
+        missing = ~np.isfinite(low)
+        if not missing.any():
+            return low
+        axis = low.ndim - 3
+        if not self.fill:
+            counts = missing.sum(tuple(a for a in range(low.ndim) if a != axis))
+            named = ", ".join(f"{v.name} {c}" for v, c in zip(self.low, counts, strict=True) if c)
+            raise UserError(f"low-resolution values are missing ({named} of {low.size // low.shape[axis]} each); "
+                            "choose other times, or replace them by the training mean with --fill")  # fmt: skip
+        means = self._statistic("low", self.low, "mean")[:, None, None]
+        return np.where(missing, means, low)
+
+    def _statistic(self, group: str, variables: list[Variable], key: str) -> np.ndarray:
+        values = [self.statistics[group][v.name][key] for v in variables]
+        return np.array([v or 1.0 for v in values] if key == "std" else values, np.float32)
+
+    @cached_property
+    def _normalised_static(self) -> np.ndarray:
+        mean, std = (self._statistic("static", self.static, key)[:, None, None] for key in ("mean", "std"))
+        return np.nan_to_num((self.static_fields - mean) / std).astype(np.float32)
+
+    def _extra(
+        self, name: str, init: np.ndarray, lead: np.ndarray, rows: slice, columns: slice, shape: tuple[int, int, int]
+    ) -> np.ndarray:
+        if name == "solar_zenith":
+            assert self.latitude is not None and self.longitude is not None
+            cosine = cos_zenith(init + lead, self.latitude[rows, columns], self.longitude[rows, columns])
+            return cosine[:, None]
+        if name == "lead_time":
+            values = (lead / 86400.0)[:, None]
+        else:
+            angle = 2 * np.pi * ((init + lead) / 86400.0 % 365.2425) / 365.2425
+            values = np.stack([np.sin(angle), np.cos(angle)], 1)
+        return np.broadcast_to(values[:, :, None, None], (shape[0], values.shape[1], *shape[1:])).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the arrays, for model.json."""
+        keys = ("extras", "members", "ensemble", "fill", "statistics", "low_shape")
+        groups = {key: [asdict(v) for v in getattr(self, key)] for key in ("low", "high", "static")}
+        return {**groups, **{key: getattr(self, key) for key in keys}}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, for a safetensors file beside model.json."""
+        arrays = {"low_row": self.low_index[0], "low_column": self.low_index[1], "static": self.static_fields}
+        if self.latitude is not None and self.longitude is not None:
+            arrays.update(latitude=self.latitude, longitude=self.longitude)
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def restore(cls, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Features:
+        """The features that `to_json` and `arrays` described."""
+        groups = {key: [Variable(**v) for v in values[key]] for key in ("low", "high", "static")}
+        rest = {key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics")}
+        return cls(
+            **groups,
+            **rest,
+            low_shape=tuple(values["low_shape"]),
+            low_index=(arrays["low_row"], arrays["low_column"]),
+            static_fields=arrays["static"],
+            latitude=arrays.get("latitude"),
+            longitude=arrays.get("longitude"),
+        )
+
+
+def cos_zenith(time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """The cosine of the solar zenith angle, negative at night: (n) int64 seconds UTC -> (n, Y, X) float32.
+
+    Declination and equation of time after Spencer (1971), good to about half a degree.
+    """
+    day = (time / 86400.0)[:, None, None]
+    gamma = 2 * np.pi * (day % 365.2425) / 365.2425
+    declination = (
+        0.006918 - 0.399912 * np.cos(gamma) + 0.070257 * np.sin(gamma) - 0.006758 * np.cos(2 * gamma)
+        + 0.000907 * np.sin(2 * gamma) - 0.002697 * np.cos(3 * gamma) + 0.00148 * np.sin(3 * gamma)
+    )  # fmt: skip
+    minutes = 229.18 * (
+        0.000075 + 0.001868 * np.cos(gamma) - 0.032077 * np.sin(gamma)
+        - 0.014615 * np.cos(2 * gamma) - 0.040849 * np.sin(2 * gamma)
+    )  # fmt: skip
+    hour_angle = 2 * np.pi * (day % 1 + minutes / 1440.0) + np.radians(longitude) - np.pi
+    phi = np.radians(latitude)
+    sine = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour_angle)
+    return sine.astype(np.float32)
+
+
+def _choose(available: list[Variable], names: list[str] | None, group: str, store: Store) -> list[Variable]:
+    if names is None:
+        return available
+    by_name = {v.name: v for v in available}
+    for name in names:
+        if name not in by_name:
+            have = ", ".join(by_name) or "none"
+            raise UserError(f"{store.path}: dsr.data.{group}: no variable {name} there; the store has {have}")
+    return [by_name[name] for name in names]
+
+
+def _positions(store: Store) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Latitude and longitude of every high point, (Y, X) float64 degrees, or None."""
+    grid = store.grid("high")
+    if "latitude" not in grid or "longitude" not in grid:
+        return None, None
+    latitude, longitude = grid["latitude"], grid["longitude"]
+    if latitude.ndim == 2:
+        return latitude.values.astype(float), longitude.values.astype(float)
+    mesh = np.meshgrid(latitude.values.astype(float), longitude.values.astype(float), indexing="ij")
+    return mesh[0], mesh[1]

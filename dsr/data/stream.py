@@ -1,0 +1,137 @@
+"""The loader: which samples a slot holds, and their arrays, read ahead of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dsr.errors import UserError
+
+if TYPE_CHECKING:
+    from dsr.config import Data
+    from dsr.data.features import Features
+    from dsr.data.store import Store
+
+
+@dataclass
+class Batch:
+    """The arrays of a few samples, all float32 on the high grid (or a patch of it)."""
+
+    samples: np.ndarray  # (n) int64: their numbers in the split
+    inputs: np.ndarray  # (n, channel, Y, X), normalised
+    base: np.ndarray  # (n, variable, Y, X), physical units
+    target: np.ndarray  # (n, variable, Y, X): what the network's output should be, 0 where missing
+    mask: np.ndarray  # (n, variable, Y, X): 1 where the target counts, 0 where it is missing or of another split
+
+
+def order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """(samples) int64: the order of an epoch, a pure function of its arguments."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(samples)
+
+
+def training_samples(store: Store, data: Data) -> int:
+    """How many samples the training split has: its fields, or with patches the patches that they hold."""
+    fields = len(store.samples("train"))
+    if data.patch is None:
+        return fields
+    _origins(store.mask("train"), data.patch)
+    return fields * max(1, int(store.mask("train").sum()) // data.patch**2)
+
+
+class Stream:
+    """The samples of one split as batches.
+
+    Memory: two batches, that in use and the one read ahead.
+    """
+
+    def __init__(self, store: Store, features: Features, data: Data, split: str, seed: int):
+        self.store, self.features, self.seed = store, features, seed
+        self.patch = data.patch if split == "train" else None
+        self.rows = store.samples(split)
+        self.inside = store.mask(split)
+        if self.patch is None:
+            self.count = len(self.rows)
+        else:
+            self.count = training_samples(store, data)
+            self.origins = _origins(self.inside, self.patch)
+        names = [v.name for v in store.low_variables], [v.name for v in store.high_variables]
+        self.low_variables = [names[0].index(v.name) for v in features.low]
+        self.high_variables = [names[1].index(v.name) for v in features.high]
+        self.init_time, self.lead_time = store.low_init_time, store.low_lead_time
+
+    def slots(
+        self, first: int, updates: int, slots: int, micro_batch: int, mine: range
+    ) -> Iterator[tuple[int, list[Batch]]]:
+        """Yield (update, the batches of this rank's slots), for updates first..updates-1.
+
+        Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped.
+        """
+        per_epoch = self.count // (slots * micro_batch)
+
+        def requests() -> Iterator[tuple[int, int, np.ndarray]]:
+            for update in range(first, updates):
+                epoch, step = divmod(update, per_epoch)
+                if update == first or step == 0:
+                    shuffled = order(self.seed, epoch, self.count)
+                for slot in mine:
+                    start = (step * slots + slot) * micro_batch
+                    yield update, epoch, shuffled[start : start + micro_batch]
+
+        with ThreadPoolExecutor(1) as reader:
+            pending = [reader.submit(self.read, epoch, samples) for _, epoch, samples in _first(requests(), 2)]
+            ahead = requests()
+            _skip(ahead, 2)
+            for update in range(first, updates):
+                batches = []
+                for _ in mine:
+                    batches.append(pending.pop(0))
+                    for _, epoch, samples in _first(ahead, 1):
+                        pending.append(reader.submit(self.read, epoch, samples))
+                yield update, _Results(batches)  # type: ignore[misc]
+
+    def read(self, epoch: int, samples: np.ndarray) -> Batch:
+        """Read samples by their numbers in the split; a crop is keyed on (seed, epoch, sample)."""
+        per_field = self.count // len(self.rows)
+        rows = self.rows[samples // per_field]
+        low = self.store.low[rows].read().result()[..., self.low_variables, :, :]
+        high = self.store.high[self.store.high_index[rows]].read().result()[:, self.high_variables]
+        times = self.init_time[rows], self.lead_time[rows]
+        if self.patch is None:
+            inputs, base = self.features.inputs(low, *times)
+            return self._batch(samples, inputs, base, high, self.inside)
+        parts = []
+        for i, sample in enumerate(samples):
+            window = self._window(epoch, int(sample))
+            one = slice(i, i + 1)
+            inputs, base = self.features.inputs(low[one], times[0][one], times[1][one], window)
+            parts.append(self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window]))
+        names = ("samples", "inputs", "base", "target", "mask")
+        return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def _window(self, epoch: int, sample: int) -> tuple[slice, slice]:
+        assert self.patch is not None
+        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 1, sample]))
+        y, x = self.origins[random.integers(len(self.origins))]
+        return slice(y, y + self.patch), slice(x, x + self.patch)
+
+    def _batch(self, samples: np.ndarray, inputs: np.ndarray, base: np.ndarray, high: np.ndarray, inside: np.ndarray) -> Batch:
+        mask = np.isfinite(high) & inside
+        scale = self.features.scale[:, None, None]
+        target = np.where(mask, (high - base) / scale, 0).astype(np.float32)
+        return Batch(samples, inputs, base, target, mask.astype(np.float32))
+
+
+def _origins(inside: np.ndarray, patch: int) -> np.ndarray:
+    """(n, 2) int64: the upper corners of all patches that lie wholly inside the training region."""
+    if patch > min(inside.shape):
+        raise UserError(f"dsr.data.patch {patch} is larger than the high grid of {inside.shape[0]} x {inside.shape[1]}")
+    total = np.pad(inside.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    counted = total[patch:, patch:] - total[:-patch, patch:] - total[patch:, :-patch] + total[:-patch, :-patch]
+    origins = np.argwhere(counted == patch**2)
+    if not len(origins):
+        raise UserError(f"dsr.data.patch {patch}: no such square lies inside the training region; choose a smaller one")
+    return origins
