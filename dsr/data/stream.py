@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsr.data.interpolate import Interpolation
 from dsr.errors import UserError
 
 if TYPE_CHECKING:
     from dsr.config import Data
     from dsr.data.features import Features
     from dsr.data.store import Store
+
+AHEAD = 2  # batches read while the network is at work
 
 
 @dataclass
@@ -45,7 +49,7 @@ def training_samples(store: Store, data: Data) -> int:
 class Stream:
     """The samples of one split as batches.
 
-    Memory: two batches, that in use and the one read ahead.
+    Memory: the batch in use and AHEAD more.
     """
 
     def __init__(self, store: Store, features: Features, data: Data, split: str, seed: int):
@@ -65,33 +69,39 @@ class Stream:
 
     def slots(
         self, first: int, updates: int, slots: int, micro_batch: int, mine: range
-    ) -> Iterator[tuple[int, list[Batch]]]:
+    ) -> Iterator[tuple[int, Iterator[Batch]]]:
         """Yield (update, the batches of this rank's slots), for updates first..updates-1.
 
         Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped.
         """
         per_epoch = self.count // (slots * micro_batch)
 
-        def requests() -> Iterator[tuple[int, int, np.ndarray]]:
+        def requests() -> Iterator[tuple[int, np.ndarray]]:
             for update in range(first, updates):
                 epoch, step = divmod(update, per_epoch)
                 if update == first or step == 0:
                     shuffled = order(self.seed, epoch, self.count)
                 for slot in mine:
                     start = (step * slots + slot) * micro_batch
-                    yield update, epoch, shuffled[start : start + micro_batch]
+                    yield epoch, shuffled[start : start + micro_batch]
 
         with ThreadPoolExecutor(1) as reader:
-            pending = [reader.submit(self.read, epoch, samples) for _, epoch, samples in _first(requests(), 2)]
-            ahead = requests()
-            _skip(ahead, 2)
-            for update in range(first, updates):
-                batches = []
+            ahead: deque[Future[Batch]] = deque()
+            coming = requests()
+
+            def fill() -> None:
+                while len(ahead) < AHEAD and (request := next(coming, None)):
+                    ahead.append(reader.submit(self.read, *request))
+
+            def play() -> Iterator[Batch]:
                 for _ in mine:
-                    batches.append(pending.pop(0))
-                    for _, epoch, samples in _first(ahead, 1):
-                        pending.append(reader.submit(self.read, epoch, samples))
-                yield update, _Results(batches)  # type: ignore[misc]
+                    fill()
+                    batch = ahead.popleft().result()
+                    fill()
+                    yield batch
+
+            for update in range(first, updates):
+                yield update, play()
 
     def read(self, epoch: int, samples: np.ndarray) -> Batch:
         """Read samples by their numbers in the split; a crop is keyed on (seed, epoch, sample)."""
@@ -111,6 +121,13 @@ class Stream:
             parts.append(self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window]))
         names = ("samples", "inputs", "base", "target", "mask")
         return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def nearest(self, sample: int) -> dict[str, np.ndarray]:
+        """The low fields of a sample as they are, each high point showing its nearest low cell: (Y, X) by name."""
+        features = self.features
+        low = self.store.low[self.rows[sample : sample + 1]].read().result()[..., self.low_variables, :, :]
+        fields = Interpolation(features.low_index, features.low_shape, "nearest")(features.combine(low)[0])[0]
+        return {variable.name: field for variable, field in zip(features.low, fields, strict=True)}
 
     def _window(self, epoch: int, sample: int) -> tuple[slice, slice]:
         assert self.patch is not None

@@ -1,0 +1,239 @@
+"""DeepSpeed, and the only file that imports it: ranks, the engine, its exact reduction, and what the engine holds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from dsr.reduce import SlotTree, clip_, gather_ordered
+
+if TYPE_CHECKING:
+    from dsr.config import Experiment
+    from dsr.scaling import Plan
+
+
+def start(timeout_seconds: float = 1800) -> torch.device:
+    """Join the process group (gloo on CPU, NCCL on CUDA) and make this rank's arithmetic deterministic."""
+    cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes; gloo needs it not
+    deepspeed.utils.logger.setLevel("ERROR")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    if not cuda:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    backend = "nccl" if cuda else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    return device
+
+
+def build(network: torch.nn.Module, config: dict[str, Any], experiment: Experiment, plan: Plan) -> tuple[Any, Reduction]:
+    """The DeepSpeed engine around `network`, and how its gradients are reduced.
+
+    `config` is what dsr.scaling.deepspeed_config gave. On the exact path the engine's allreduce_gradients, which it
+    calls after every backward, is the slot tree's.
+    """
+    import deepspeed
+
+    passed = {key: value for key, value in config.items() if key != "dsr"}
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, config=passed)
+    if not experiment.exact:
+        return engine, StockReduction(engine, plan.slots)
+    reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
+    engine.allreduce_gradients = reduction.reduce
+    return engine, reduction
+
+
+@dataclass
+class Totals:
+    """What an update's reduction tells, the same on every rank."""
+
+    losses: torch.Tensor  # (slot) float32
+    gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
+    stop: bool  # some rank was asked to stop
+
+
+@dataclass
+class ExactReduction:
+    """Gradients, the slots' losses and the wish to stop go through the slot tree as one message."""
+
+    engine: Any
+    parameters: list[torch.nn.Parameter]
+    slots: int
+    clipping: float
+    scale_by_accumulation = False  # the tree divides once, at the end
+    tree: SlotTree = field(init=False)
+    totals: Totals = field(init=False)
+    notes: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tree = SlotTree(self.slots, dist.get_rank(), dist.get_world_size())
+
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
+        """Remember what travels with the slot's gradients; call before its backward."""
+        self.notes = torch.zeros(self.slots + 1, device=loss.device)
+        self.notes[slot] = loss.detach()
+        self.notes[-1] = float(stop)
+
+    @torch.no_grad()
+    def reduce(self, bucket_size: int | None = None) -> None:
+        """Take in one slot's gradients; at the accumulation boundary replace them by the mean over all slots."""
+        gradients = []
+        for parameter in self.parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(gradient.float())  # the tree adds in float32
+            parameter.grad = None
+        self.tree.push([*gradients, self.notes])
+        if not self.engine.is_gradient_accumulation_boundary():
+            return
+        total = self.tree.total()
+        mean, notes = total[: -self.slots - 1].div_(self.slots), total[-self.slots - 1 :]
+        norm = clip_(mean, self.clipping)
+        self.totals = Totals(notes[:-1].clone(), norm.item(), notes[-1].item() > 0)
+        start = 0
+        for parameter in self.parameters:
+            part = mean[start : start + parameter.numel()]
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
+            start += parameter.numel()
+
+    def finish(self) -> Totals:
+        """The update's totals, after its last backward and before the optimizer."""
+        return self.totals
+
+
+@dataclass
+class StockReduction:
+    """DeepSpeed's own reduction; the slots' losses and the wish to stop are gathered beside it."""
+
+    engine: Any
+    slots: int
+    scale_by_accumulation = True
+    notes: list[torch.Tensor] = field(default_factory=list)
+
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
+        """Remember a slot's loss, and whether this rank was asked to stop."""
+        self.notes.append(torch.stack([loss.detach().float(), loss.new_tensor(float(stop), dtype=torch.float32)]))
+
+    def finish(self) -> Totals:
+        """The update's totals, after its last backward and before the optimizer."""
+        rows = torch.stack(self.notes)
+        self.notes = []
+        whole = gather_ordered(rows, dist.get_rank() * len(rows), self.slots)
+        norm = None
+        if self.engine.zero_optimization_stage() == 0:
+            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients).item()
+        return Totals(whole[:, 0], norm, bool(whole[:, 1].any()))
+
+
+Reduction = ExactReduction | StockReduction
+
+
+def weights(engine: Any) -> dict[str, torch.Tensor]:
+    """The network's parameters by name, on the CPU; every rank must call it (at ZeRO stage 3 it gathers)."""
+    import deepspeed
+
+    parameters = dict(engine.module.named_parameters())
+    with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=engine.zero_optimization_stage() == 3):
+        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+
+
+State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer"} -> tensors, and JSON
+
+
+def state(engine: Any) -> State:
+    """All that a resumed run needs at ZeRO stage 0: tensors by name, and plain JSON values."""
+    optimizer = engine.optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, values in optimizer["state"].items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{key}"] = value.detach().cpu().clone()
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer["param_groups"]]
+    scheduler = engine.lr_scheduler.state_dict() if engine.lr_scheduler is not None else None
+    values = {"optimizer": scalars, "groups": groups, "scheduler": scheduler, "steps": engine.global_steps}
+    return {"network": weights(engine), "optimizer": tensors}, values
+
+
+def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: dict[str, Any]) -> None:
+    """Put back what `state` gave."""
+    with torch.no_grad():
+        for name, parameter in engine.module.named_parameters():
+            parameter.copy_(tensors["network"][name])
+    current = engine.optimizer.state_dict()
+    held: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in values["optimizer"].items()}
+    for name, tensor in tensors["optimizer"].items():
+        index, key = name.split(".", 1)
+        held.setdefault(int(index), {})[key] = tensor
+    groups = [
+        {**group, **saved} for group, saved in zip(current["param_groups"], values["groups"], strict=True)
+    ]  # the parameters' numbers are the optimizer's own, the rest is what was saved
+    engine.optimizer.load_state_dict({"state": held, "param_groups": groups})
+    if engine.lr_scheduler is not None:
+        engine.lr_scheduler.load_state_dict(values["scheduler"])
+    engine.global_steps = values["steps"]
+
+
+def is_plain(engine: Any) -> bool:
+    """Whether the optimizer is torch's own, as at stage 0 in float32: DeepSpeed wraps it for bf16 and ZeRO."""
+    return isinstance(engine.optimizer, torch.optim.Optimizer)
+
+
+def learning_rate(engine: Any) -> float:
+    """The rate that the next update will use."""
+    return engine.optimizer.param_groups[0]["lr"]
+
+
+def broadcast_json(value: Any) -> Any:
+    """Rank 0's JSON value on every rank: the run folder need be visible to rank 0 only."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def broadcast_state(state: State | None, device: torch.device) -> State | None:
+    """Rank 0's `state`, or None, on every rank; the tensors come on the CPU."""
+    described = state and {group: {n: (list(t.shape), str(t.dtype)) for n, t in ts.items()} for group, ts in state[0].items()}
+    values, described = broadcast_json((state and state[1], described))
+    if described is None:
+        return None
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    for group, entries in described.items():
+        for name, (shape, dtype) in entries.items():
+            empty = torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+            tensor = (state[0][group][name] if state else empty).to(device)
+            dist.broadcast(tensor, src=0)
+            tensors.setdefault(group, {})[name] = tensor.cpu()
+    return tensors, values
+
+
+def gather_marks(mark: str) -> list[str]:
+    """Every rank's mark, in the order of the ranks."""
+    marks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(marks, mark)
+    return marks
+
+
+def finish() -> None:
+    """Leave the process group, after every rank has come here."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+

@@ -1,0 +1,131 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard events, and a progress bar with the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from dsr.config import Experiment
+    from dsr.data.features import Features
+    from dsr.data.store import Store
+    from dsr.engine import Totals
+    from dsr.run import Run
+    from dsr.scaling import Plan
+    from dsr.verify.validation import Skill, Validation
+
+
+class Journal:
+    """Writes for rank 0 (`run` given) and is silent on the others. The x axis is the update."""
+
+    def __init__(self, run: Run | None, experiment: Experiment, plan: Plan, features: Features, first: int):
+        self.run, self.plan, self.features, self.first = run, plan, features, first
+        self.every = experiment.dsr.log.every
+        self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
+        self.stack = contextlib.ExitStack()
+        if run is None:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.console = Console(file=sys.stderr)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("training", total=plan.updates, completed=first)
+        self.board = SummaryWriter(str(run.folder), purge_step=first + 1 if first else None)
+        self._hyper_parameters(experiment)
+
+    def __enter__(self) -> Journal:
+        if self.run:
+            self.stack.enter_context(self.progress)
+            self.stack.callback(self.board.close)
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self.stack.close()
+
+    def update(self, done: int, rate: float, totals: Totals, seconds: float) -> None:
+        """Note one update: its rate, its totals, and the seconds it took."""
+        self.seconds, self.updates = self.seconds + seconds, self.updates + 1
+        if self.run is None:
+            return
+        self.progress.update(self.task, completed=done)
+        if done % self.every and done != self.plan.updates:
+            return
+        loss = float(totals.losses.double().cpu().numpy().sum() / len(totals.losses))
+        line = {
+            "update": done,
+            "epoch": done / self.plan.updates_per_epoch,
+            "samples": done * self.plan.effective_batch,
+            "time": time.time(),
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": totals.gradient_norm,
+            "samples_per_second": self.updates * self.plan.effective_batch / self.seconds,
+            "effective_batch": self.plan.effective_batch,
+        }
+        self.seconds, self.updates = 0.0, 0
+        self.run.log(**line)
+        self.progress.update(self.task, description=f"training, loss {loss:.4f}")
+        for name in ("loss", "learning_rate", "gradient_norm", "samples_per_second", "effective_batch"):
+            if line[name] is not None:
+                self.board.add_scalar(f"train/{name}", line[name], done)
+
+    def validated(self, done: int, skill: Skill, validation: Validation, network: torch.nn.Module) -> None:
+        """Note one validation, in numbers and as a picture of its first sample."""
+        if self.run is None:
+            return
+        found = {"rmse": skill.rmse, "bicubic": skill.bicubic, "skill": skill.skill, "score": skill.score}
+        self.run.log(update=done, epoch=done / self.plan.updates_per_epoch, validation=found)
+        units = {v.name: v.units for v in self.features.high}
+        for name, rmse in skill.rmse.items():
+            self.board.add_scalar(f"validation/rmse_{name}", rmse, done)
+            if name in skill.skill:
+                self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
+        for variable, picture in validation.pictures(network):
+            self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
+        self.board.flush()
+        text = ", ".join(f"{n} {r:.4g} {units[n]} (bicubic {skill.bicubic[n]:.4g})" for n, r in skill.rmse.items())
+        self.console.print(f"update {done}/{self.plan.updates}: validation RMSE {text}", highlight=False)
+
+    def _hyper_parameters(self, experiment: Experiment) -> None:
+        """The run's settings, for TensorBoard's HParams page."""
+        from torch.utils.tensorboard.summary import hparams
+
+        values = {
+            "mode": self.plan.mode,
+            "gpus": self.plan.gpus,
+            "effective_batch": self.plan.effective_batch,
+            "learning_rate": self.plan.learning_rate,
+            "rule": self.plan.rule,
+            "optimizer": experiment.deepspeed["optimizer"]["type"],
+            "seed": experiment.dsr.seed,
+            **{f"model.{key}": value for key, value in experiment.dsr.model.model_dump().items()},
+        }
+        metrics = {f"validation/rmse_{v.name}": None for v in self.features.high}
+        for summary in hparams(values, metrics):
+            self.board.file_writer.add_summary(summary)  # type: ignore[union-attr]
+
+
+def picture(panels: dict[str, np.ndarray], label: str) -> np.ndarray:
+    """Maps side by side on one colour scale: {title: (Y, X)} -> (height, width, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(panels), 3.2), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    values = np.concatenate([field[np.isfinite(field)] for field in panels.values()])
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axis, (title, field) in zip(axes, panels.items(), strict=True):
+        image = axis.imshow(field, vmin=low, vmax=high, cmap="viridis", origin="lower", interpolation="nearest")
+        axis.set(title=title, xticks=[], yticks=[])
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

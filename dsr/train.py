@@ -1,0 +1,203 @@
+"""The training loop, as every rank runs it: started by the launcher as `-m dsr.train --run-dir DIR`."""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dsr import engine, models, watch
+from dsr.config import Experiment, validate
+from dsr.data.features import Features
+from dsr.data.store import Store
+from dsr.data.stream import Batch, Stream, order
+from dsr.journal import Journal
+from dsr.run import Run, checkpoint_name, weights_sha256
+from dsr.scaling import Plan, deepspeed_config
+from dsr.verify.metrics import cell_areas
+from dsr.verify.validation import Skill, Validation
+
+
+class NotFinite(RuntimeError):
+    """A loss or a gradient is not a finite number; the optimizer has not seen it."""
+
+
+def main() -> None:
+    """Train the run in --run-dir. Exit 0: ended as status.json says; 1: failed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    run = Run(arguments.run_dir)
+    watch.start()
+    device = engine.start()
+    lead = dist.get_rank() == 0  # the only rank that need see the run's folder
+    try:
+        train(run if lead else None, arguments.resume, device)
+    except Exception as error:
+        if lead:
+            run.set_status("failed", f"{type(error).__name__}: {error}" if not isinstance(error, NotFinite) else str(error))
+        if os.environ.get("DSR_DEBUG") or not isinstance(error, NotFinite):
+            raise
+        raise SystemExit(1) from None
+    engine.finish()
+
+
+def train(run: Run | None, resume: bool, device: torch.device) -> None:
+    """Play this rank's slots of every update to the end of the plan, or until the ranks agree to stop."""
+    # ---- what to do: rank 0 reads it, every rank is told
+    texts = engine.broadcast_json([json.loads(file.read_text()) for file in (run.experiment, run.plan)] if run else None)
+    experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
+    settings = experiment.dsr
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    mine = range(rank * plan.slots_per_device, (rank + 1) * plan.slots_per_device)
+    if ranks != plan.devices:
+        raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
+
+    # ---- data, network, engine
+    store = Store(settings.data.store or "")
+    features = Features.of(store, settings.data)
+    stream = Stream(store, features, settings.data, "train", settings.seed)
+    torch.manual_seed(settings.seed)
+    network = models.build(settings.model, features).to(device)
+    deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
+    validation = Validation(store, features, settings.data, plan.micro_batch, cell_areas(store.grid("high")))
+
+    # ---- where to begin
+    first, best = 0, float("inf")
+    checkpoint = engine.broadcast_state(run.load_checkpoint() if run and resume else None, device)
+    if checkpoint:
+        tensors, values = checkpoint
+        engine.restore(deepspeed, tensors, values["engine"])
+        first, best = values["updates"], values["best"]
+    journal = Journal(run, experiment, plan, features, first)
+
+    # ---- the loop
+    every = settings.validation.every or plan.updates_per_epoch
+    saved = first
+    stopped = False
+    with journal:
+        for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
+            begun = time.perf_counter()
+            rate = engine.learning_rate(deepspeed)
+            totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
+            check_finite(totals, update, stream, plan)
+            deepspeed.step()
+            done = update + 1
+            journal.update(done, rate, totals, time.perf_counter() - begun)
+            stopped = totals.stop and done < plan.updates
+            if done % every == 0 or done == plan.updates:
+                skill = validation.measure(deepspeed.module, device)
+                journal.validated(done, skill, validation, deepspeed.module)
+                if skill.score < best:
+                    best = skill.score
+                    save_model(run, deepspeed, experiment, features, store, done, skill)
+            if done % settings.checkpoint.every == 0 or done == plan.updates or stopped:
+                save_checkpoint(run, deepspeed, done, best)
+                saved = done
+            if stopped:
+                break
+
+    # ---- the end: every rank says so, with the same weights
+    final = weights_sha256(engine.weights(deepspeed))
+    marks = engine.gather_marks(final)
+    if len(set(marks)) != 1:
+        raise RuntimeError(f"the ranks ended with different weights: {marks}")
+    if run:
+        reason = f"stopped from outside after update {saved} of {plan.updates}" if stopped else ""
+        state = "stopped" if stopped else "finished"
+        run.set_status(state, reason, updates=saved, weights_sha256=final, ranks=len(marks))
+
+
+def play(
+    deepspeed: Any,
+    reduction: engine.Reduction,
+    experiment: Experiment,
+    update: int,
+    mine: range,
+    batches: Iterator[Batch],
+    device: torch.device,
+) -> engine.Totals:
+    """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
+    deepspeed.train()
+    dtype = next(deepspeed.module.parameters()).dtype
+    for slot, batch in zip(mine, batches, strict=True):
+        torch.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
+        inputs = torch.from_numpy(batch.inputs).to(device, dtype)
+        loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
+        reduction.note(slot, loss, watch.stop_requested())
+        deepspeed.backward(loss, scale_wrt_gas=reduction.scale_by_accumulation)
+        if slot != mine[-1]:
+            deepspeed.step()  # counts the micro-step; the optimizer waits for the last slot
+    return reduction.finish()
+
+
+def masked_loss(output: torch.Tensor, batch: Batch, kind: str, device: torch.device) -> torch.Tensor:
+    """The mean squared or absolute error over the target values that are there; 0 where there are none."""
+    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+    error = (output - target) * mask
+    return (error.square() if kind == "mse" else error.abs()).sum() / mask.sum().clamp(min=1)
+
+
+def slot_seed(seed: int, update: int, slot: int) -> int:
+    """The seed of all randomness inside a slot: of (seed, update, slot), never of the rank."""
+    digest = hashlib.sha256(f"{seed} {update} {slot}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan) -> None:
+    """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
+    wrong = torch.nonzero(~torch.isfinite(totals.losses)).flatten().tolist()
+    if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
+        return
+    epoch, step = divmod(update, plan.updates_per_epoch)
+    begin = step * plan.effective_batch
+    samples = order(stream.seed, epoch, stream.count)[begin : begin + plan.effective_batch]
+    if wrong:
+        slots = samples.reshape(plan.slots, plan.micro_batch)[wrong]
+        raise NotFinite(
+            f"the loss is not finite in update {update + 1} (epoch {epoch + 1}), training samples "
+            f"{', '.join(map(str, slots.ravel()[:16]))}: lower the learning rate, or look at these samples"
+        )
+    raise NotFinite(
+        f"the gradient is not finite in update {update + 1} (epoch {epoch + 1}), among training samples "
+        f"{', '.join(map(str, samples[:16]))}...: lower the learning rate"
+    )
+
+
+def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) -> None:
+    """Save all that a resumed run needs. ZeRO stages 1-3 keep their state in shards that only DeepSpeed can read."""
+    if deepspeed.zero_optimization_stage() or not engine.is_plain(deepspeed):
+        return
+    tensors, values = engine.state(deepspeed)
+    if run:
+        run.save_checkpoint(checkpoint_name(updates), tensors, {"updates": updates, "best": best, "engine": values})
+
+
+def save_model(
+    run: Run | None, deepspeed: Any, experiment: Experiment, features: Features, store: Store, updates: int, skill: Skill
+) -> None:
+    """Save the network as the best so far, with all that prediction needs; no pickle."""
+    tensors = engine.weights(deepspeed)
+    if run:
+        description = {
+            "network": experiment.dsr.model.model_dump(),
+            "features": features.to_json(),
+            "store": str(store.path),
+            "fingerprint": store.fingerprint,
+            "updates": updates,
+            "validation": skill.rmse,
+        }
+        arrays = {name: torch.from_numpy(array) for name, array in features.arrays().items()}
+        run.save_model(tensors, arrays, description)
+
+
+if __name__ == "__main__":
+    main()
