@@ -28,7 +28,10 @@ Tensors = Mapping[str, "Tensor"]
 
 STATES = ("running", "finished", "failed", "stopped")
 # What a run leaves in its folder: `--force` removes these and nothing else.
-CONTENT = ("*.json", "metrics.jsonl", "events.out.*", "checkpoints", "model", "report", "hostfile", "deepspeed_env")
+CONTENT = [
+    *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
+    *("events.out.*", "checkpoints", "model", "report", "hostfile", "deepspeed_env"),
+]
 
 
 class Damaged(Exception):

@@ -34,7 +34,7 @@ def test_an_existing_run_is_refused_and_replaced_only_by_force(tmp_path):
         run.set_status("finished")
         run.log(update=1)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds a run already"), runs.hold(folder):
+    with pytest.raises(UserError, match="already holds a run"), runs.hold(folder):
         pass
     with runs.hold(folder, resume=True) as run:
         assert run.logged() == [{"update": 1}]
