@@ -1,0 +1,353 @@
+"""A run's folder: its lock, status, metrics, checksummed checkpoints and model. The only one who knows its layout."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsr.errors import UserError
+from dsr.files import whole_folder, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = Mapping[str, "Tensor"]
+
+STATES = ("running", "finished", "failed", "stopped")
+# What a run leaves in its folder: `--force` removes these and nothing else.
+CONTENT = [
+    *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
+    *("events.out.*", "checkpoints", "model", "report", "hostfile", "deepspeed_env"),
+]
+
+
+class Damaged(Exception):
+    """A checkpoint or model is not what was written: which file, and how it differs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder. Making the object touches no file; `hold` opens a folder for writing."""
+
+    folder: Path
+
+    @property
+    def experiment(self) -> Path:
+        return self.folder / "experiment.json"
+
+    @property
+    def deepspeed(self) -> Path:
+        return self.folder / "deepspeed.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def hostfile(self) -> Path:
+        return self.folder / "hostfile"
+
+    @property
+    def variables(self) -> Path:
+        """The environment variables that DeepSpeed's launcher carries to other hosts."""
+        return self.folder / "deepspeed_env"
+
+    # status
+
+    def status(self) -> dict[str, Any]:
+        """status.json: state, reason, updates, weights_sha256, started, ended.
+
+        "running" without a live `dsr launch` behind it reads as failed. Raises UserError where there is no run.
+        """
+        try:
+            status = json.loads((self.folder / "status.json").read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.folder}: no run here (no status.json)") from None
+        if status["state"] == "running" and not self._is_held():
+            status.update(state="failed", reason="dsr launch was killed: nothing of the run is left")
+        return status
+
+    def set_status(self, state: str, reason: str = "", **more: Any) -> None:
+        """Write status.json, atomically: "running" starts anew, any other state ends the run.
+
+        `more` may hold `updates` and `weights_sha256`; what is not given stays as it was.
+        """
+        if state not in STATES:
+            raise ValueError(f"{state!r} is not one of {STATES}")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        status = {"state": state, "reason": reason, "updates": 0, "weights_sha256": None, "started": now, "ended": None}
+        if state != "running":
+            old = json.loads((self.folder / "status.json").read_text())
+            status.update({key: old[key] for key in ("updates", "weights_sha256", "started")}, ended=now)
+        write_json(self.folder / "status.json", {**status, **more})
+
+    def _is_held(self) -> bool:
+        try:
+            with (self.folder / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    # metrics
+
+    def log(self, **record: Any) -> None:
+        """Append one line to metrics.jsonl, whole, in one write. NaN is refused (ValueError): it is not JSON."""
+        line = json.dumps(record, allow_nan=False) + "\n"
+        descriptor = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that is still being written is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    # checkpoints and the model
+
+    def save_checkpoint(
+        self, name: str, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep: int = 2
+    ) -> Path:
+        """Write checkpoints/NAME: one safetensors file for each entry of `tensors`, state.json and their checksums.
+
+        It exists whole or not at all, also after a power cut. Of the checkpoints named by `checkpoint_name`, the last
+        `keep` stay; others, such as "best", stay until they are written again.
+        """
+        self.checkpoints.mkdir(exist_ok=True)
+        for left in self.checkpoints.glob(".*"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
+        path = self.checkpoints / name
+        _write(path, tensors, {"state.json": state})
+        for old in self.list_checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return path
+
+    def list_checkpoints(self) -> list[Path]:
+        """The checkpoints named by `checkpoint_name`, oldest first."""
+        return sorted(self.checkpoints.glob("update-*"))
+
+    def load_checkpoint(self, name: str | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """Verify and read a checkpoint, without a name the last one: (tensors, state), or None if there is none.
+
+        A damaged last one is passed over for the one before, and a line on stderr says so. Raises Damaged if none is
+        whole. Only safetensors and JSON are read: nothing is executed.
+        """
+        if name is not None:
+            return read_checkpoint(self.checkpoints / name)
+        damage: Damaged | None = None
+        for path in reversed(self.list_checkpoints()):
+            try:
+                found = read_checkpoint(path)
+            except Damaged as error:
+                damage = error
+                print(f"{error}: taking the checkpoint before it", file=sys.stderr)
+            else:
+                return found
+        if damage is not None:
+            raise Damaged(f"no whole checkpoint is left in {self.checkpoints}: {damage}")
+        return None
+
+    def save_model(self, parameters: Tensors, description: dict[str, Any]) -> None:
+        """Write model/: model.safetensors, and model.json with what is needed to build the network again."""
+        _write(self.model, {"model": parameters}, {"model.json": description})
+
+
+def checkpoint_name(update: int) -> str:
+    return f"update-{update:08d}"
+
+
+@contextlib.contextmanager
+def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator[Run]:
+    """Make or open a run's folder and lock it until the end of the block.
+
+    A folder that holds a run is refused unless `resume` (go on) or `force` (what the run left there is removed); one
+    that holds anything else always is. Raises UserError, also if another `dsr launch` has the folder.
+    """
+    run = Run(folder)
+    is_run = (folder / "status.json").exists()
+    if resume and not is_run:
+        raise UserError(f"--resume: {folder} holds no run")
+    if is_run and not (resume or force):
+        raise UserError(
+            f"{folder} already holds a run; --resume goes on, --force replaces it, --run-dir goes elsewhere"
+        )
+    try:
+        if not is_run and folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no run; --run-dir must name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere") from None
+        if not resume:
+            _clear(folder)
+        yield run
+
+
+def weights_sha256(parameters: Tensors) -> str:
+    """The SHA-256 over the parameters' bytes, in the order of their names (hexadecimal)."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        flat = parameters[name].detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def environment(devices: str, threads: int) -> dict[str, Any]:
+    """What environment.json tells: versions, devices, threads a rank, commit, command line."""
+    packages = ("dsr", "deepspeed", "torch", "numpy", "xarray", "zarr", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "devices": devices,
+        "threads": threads,
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Verify and read one folder that `save_checkpoint` wrote: (tensors, state). Raises Damaged."""
+    tensors, texts = _read(path)
+    return tensors, texts["state.json"]
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Verify and read one folder that `save_model` wrote: (parameters, description). Raises Damaged."""
+    tensors, texts = _read(path)
+    return tensors["model"], texts["model.json"]
+
+
+def _write(path: Path, tensors: Mapping[str, Tensors], texts: dict[str, dict[str, Any]]) -> None:
+    """Write a folder of safetensors and JSON files, whole or not at all, with SHA256SUMS as `sha256sum -c` reads it."""
+    from safetensors.torch import save_file
+
+    with whole_folder(path) as folder:
+        for name, group in tensors.items():
+            group = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
+            save_file(group, folder / f"{name}.safetensors")
+        for name, value in texts.items():
+            write_json(folder / name, value)
+        sums = [f"{_sha256(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
+        (folder / "SHA256SUMS").write_text("".join(sums))
+        for written in [*folder.iterdir(), folder]:
+            _sync(written)
+    _sync(path.parent)
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    from safetensors.torch import load_file
+
+    tensors, texts = {}, {}
+    try:
+        lines = (path / "SHA256SUMS").read_text().splitlines()
+        sums = {name: expected for expected, name in (line.split("  ", 1) for line in lines)}
+        for file in path.iterdir():
+            if file.name == "SHA256SUMS":
+                continue
+            if _sha256(file) != sums.pop(file.name, None):
+                raise Damaged(f"{file} is damaged (its checksum differs)")
+            if file.suffix == ".safetensors":
+                tensors[file.stem] = load_file(file)
+            else:
+                texts[file.name] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path} is damaged ({error})") from None
+    if sums:
+        raise Damaged(f"{path} is damaged ({', '.join(sums)} missing)")
+    return tensors, texts
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's bytes, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    for pattern in CONTENT:
+        for path in folder.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that dsr runs from, with "-dirty" where it was changed; none where it is installed."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None

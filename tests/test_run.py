@@ -1,0 +1,186 @@
+"""A run's folder: the lock, the status, whole checkpoints, and what damage is found."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dsr import run as runs
+from dsr.errors import UserError
+
+STATE = {"update": 7, "seed": 1}
+
+
+def tensors(value=1.0):
+    return {"network": {"b": torch.full((3,), value), "a": torch.arange(4, dtype=torch.bfloat16)}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    with runs.hold(tmp_path / "run") as held:
+        held.set_status("running")
+        yield held
+
+
+def test_an_existing_run_is_refused_and_replaced_only_by_force(tmp_path):
+    folder = tmp_path / "run"
+    with runs.hold(folder) as run:
+        run.set_status("running")
+        run.set_status("finished")
+        run.log(update=1)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="already holds a run"), runs.hold(folder):
+        pass
+    with runs.hold(folder, resume=True) as run:
+        assert run.logged() == [{"update": 1}]
+    with runs.hold(folder, force=True) as run:
+        assert run.logged() == []
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_of_something_else_is_refused_even_by_force(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds no run"), runs.hold(tmp_path, force=True):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.tex"]
+    with pytest.raises(UserError, match="holds no run"), runs.hold(tmp_path / "new", resume=True):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_in_one_folder_are_refused(run):
+    with pytest.raises(UserError, match="in use"), runs.hold(run.folder, force=True):
+        pass
+    assert run.status()["state"] == "running"
+
+
+def test_running_without_its_launcher_reads_as_failed(tmp_path):
+    folder = tmp_path / "run"
+    code = (
+        "import sys, time, pathlib; from dsr import run\n"
+        "with run.hold(pathlib.Path(sys.argv[1])) as held:\n"
+        "    held.set_status('running'); print(flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert runs.Run(folder).status()["state"] == "running"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    status = runs.Run(folder).status()
+    assert status["state"] == "failed" and "killed" in status["reason"]
+    with runs.hold(folder, resume=True):
+        pass
+
+
+def test_status_keeps_what_was_known(run):
+    run.set_status("stopped", "SIGTERM", updates=12, weights_sha256="ab")
+    run.set_status("failed", "disk full")
+    status = run.status()
+    assert (status["state"], status["reason"], status["updates"], status["weights_sha256"]) == (
+        "failed",
+        "disk full",
+        12,
+        "ab",
+    )
+    assert status["started"] <= status["ended"]
+
+
+def test_metrics_are_whole_lines(run):
+    run.log(update=1, loss=0.5)
+    run.log(update=2, loss=0.25)
+    with run.metrics.open("a") as file:
+        file.write('{"update": 3, "lo')
+    assert [line["update"] for line in run.logged()] == [1, 2]
+    with pytest.raises(ValueError):
+        run.log(loss=float("nan"))
+
+
+def test_a_checkpoint_comes_back_as_it_was(run):
+    run.save_checkpoint(runs.checkpoint_name(7), tensors(), STATE)
+    loaded, state = run.load_checkpoint()
+    assert state == STATE
+    assert runs.weights_sha256(loaded["network"]) == runs.weights_sha256(tensors()["network"])
+    assert loaded["network"]["a"].dtype is torch.bfloat16
+
+
+def test_the_last_two_and_the_best_stay(run):
+    run.save_checkpoint("best", tensors(), STATE)
+    for update in (5, 10, 15):
+        run.save_checkpoint(runs.checkpoint_name(update), tensors(update), {"update": update})
+    names = sorted(path.name for path in run.checkpoints.iterdir())
+    assert names == ["best", "update-00000010", "update-00000015"]
+    assert run.load_checkpoint("best")[1] == STATE
+
+
+@pytest.mark.parametrize("file", ["network.safetensors", "state.json", "SHA256SUMS"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_damage_is_found_and_the_one_before_is_taken(run, capfd, file, damage):
+    for update in (5, 10):
+        run.save_checkpoint(runs.checkpoint_name(update), tensors(update), {"update": update})
+    path = run.checkpoints / runs.checkpoint_name(10) / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    _, state = run.load_checkpoint()
+    assert state == {"update": 5}
+    assert "update-00000010" in capfd.readouterr().err
+
+
+def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_none(run):
+    assert run.load_checkpoint() is None
+    run.save_checkpoint(runs.checkpoint_name(5), tensors(), STATE)
+    (run.checkpoints / runs.checkpoint_name(5) / "state.json").unlink()
+    with pytest.raises(runs.Damaged, match="no whole checkpoint"):
+        run.load_checkpoint()
+
+
+def test_a_kill_while_writing_leaves_no_half_checkpoint(run):
+    code = (
+        "import sys, pathlib, torch; from dsr import run\n"
+        "held = run.Run(pathlib.Path(sys.argv[1])); print(flush=True)\n"
+        "for update in range(1, 10**6):\n"
+        "    held.save_checkpoint(run.checkpoint_name(update), {'network': {'w': torch.full((100000,), 1.0 * update)}},"
+        " {'update': update})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, run.folder], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    time.sleep(0.4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    checkpoints = run.list_checkpoints()
+    assert checkpoints
+    for path in checkpoints:
+        loaded, state = runs.read_checkpoint(path)
+        assert torch.all(loaded["network"]["w"] == state["update"])
+    run.save_checkpoint(runs.checkpoint_name(10**6), tensors(), STATE)
+    assert not list(run.checkpoints.glob(".*"))
+
+
+def test_the_model_comes_back(run):
+    run.save_model(tensors()["network"], {"name": "tiny"})
+    parameters, description = runs.read_model(run.model)
+    assert description == {"name": "tiny"}
+    assert torch.equal(parameters["b"], torch.ones(3))
+
+
+def test_the_weights_hash_knows_names_order_and_every_bit():
+    one = {"a": torch.ones(2), "b": torch.zeros(())}
+    assert runs.weights_sha256(one) == runs.weights_sha256(dict(reversed(one.items())))
+    assert runs.weights_sha256(one) != runs.weights_sha256({"a": torch.tensor([1.0, 1.0 + 2**-23]), "b": one["b"]})
+
+
+def test_the_environment_is_json_and_says_what_ran():
+    value = json.loads(json.dumps(runs.environment("2 CPU cores", 1)))
+    assert value["packages"]["torch"] == torch.__version__
+    assert value["threads"] == 1 and value["command"] == sys.argv
