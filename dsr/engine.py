@@ -40,7 +40,9 @@ def start(timeout_seconds: float = 1800) -> torch.device:
     return device
 
 
-def build(network: torch.nn.Module, config: dict[str, Any], experiment: Experiment, plan: Plan) -> tuple[Any, Reduction]:
+def build(
+    network: torch.nn.Module, config: dict[str, Any], experiment: Experiment, plan: Plan
+) -> tuple[Any, Reduction]:
     """The DeepSpeed engine around `network`, and how its gradients are reduced.
 
     `config` is what dsr.scaling.deepspeed_config gave. On the exact path the engine's allreduce_gradients, which it
@@ -210,7 +212,9 @@ def broadcast_json(value: Any) -> Any:
 
 def broadcast_state(state: State | None, device: torch.device) -> State | None:
     """Rank 0's `state`, or None, on every rank; the tensors come on the CPU."""
-    described = state and {group: {n: (list(t.shape), str(t.dtype)) for n, t in ts.items()} for group, ts in state[0].items()}
+    described = state and {
+        group: {n: (list(t.shape), str(t.dtype)) for n, t in ts.items()} for group, ts in state[0].items()
+    }
     values, described = broadcast_json((state and state[1], described))
     if described is None:
         return None
@@ -235,5 +239,3 @@ def finish() -> None:
     """Leave the process group, after every rank has come here."""
     dist.barrier()
     dist.destroy_process_group()
-
-

@@ -186,9 +186,9 @@ class Run:
             raise Damaged(f"no whole checkpoint is left in {self.checkpoints}: {damage}")
         return None
 
-    def save_model(self, parameters: Tensors, description: dict[str, Any]) -> None:
-        """Write model/: model.safetensors, and model.json with what is needed to build the network again."""
-        _write(self.model, {"model": parameters}, {"model.json": description})
+    def save_model(self, parameters: Tensors, arrays: Tensors, description: dict[str, Any]) -> None:
+        """Write model/: model.safetensors, features.safetensors, and model.json, which tells how to build them again."""
+        _write(self.model, {"model": parameters, "features": arrays}, {"model.json": description})
 
 
 def checkpoint_name(update: int) -> str:
@@ -260,10 +260,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     return tensors, texts["state.json"]
 
 
-def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Verify and read one folder that `save_model` wrote: (parameters, description). Raises Damaged."""
+def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Verify and read one folder that `save_model` wrote: (parameters, arrays, description). Raises Damaged."""
     tensors, texts = _read(path)
-    return tensors["model"], texts["model.json"]
+    return tensors["model"], tensors["features"], texts["model.json"]
 
 
 def _write(path: Path, tensors: Mapping[str, Tensors], texts: dict[str, dict[str, Any]]) -> None:

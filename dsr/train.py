@@ -43,7 +43,9 @@ def main() -> None:
         train(run if lead else None, arguments.resume, device)
     except Exception as error:
         if lead:
-            run.set_status("failed", f"{type(error).__name__}: {error}" if not isinstance(error, NotFinite) else str(error))
+            run.set_status(
+                "failed", f"{type(error).__name__}: {error}" if not isinstance(error, NotFinite) else str(error)
+            )
         if os.environ.get("DSR_DEBUG") or not isinstance(error, NotFinite):
             raise
         raise SystemExit(1) from None
@@ -53,7 +55,9 @@ def main() -> None:
 def train(run: Run | None, resume: bool, device: torch.device) -> None:
     """Play this rank's slots of every update to the end of the plan, or until the ranks agree to stop."""
     # ---- what to do: rank 0 reads it, every rank is told
-    texts = engine.broadcast_json([json.loads(file.read_text()) for file in (run.experiment, run.plan)] if run else None)
+    texts = engine.broadcast_json(
+        [json.loads(file.read_text()) for file in (run.experiment, run.plan)] if run else None
+    )
     experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
     settings = experiment.dsr
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -182,7 +186,13 @@ def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) 
 
 
 def save_model(
-    run: Run | None, deepspeed: Any, experiment: Experiment, features: Features, store: Store, updates: int, skill: Skill
+    run: Run | None,
+    deepspeed: Any,
+    experiment: Experiment,
+    features: Features,
+    store: Store,
+    updates: int,
+    skill: Skill,
 ) -> None:
     """Save the network as the best so far, with all that prediction needs; no pickle."""
     tensors = engine.weights(deepspeed)

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
+
+from dsr.data.store import Layout, Variable, Writer
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,56 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real weather data is not at {folder}")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small paired store: 3 members of two low variables on 6 x 6, two high ones on 24 x 24, 40 training samples."""
+    path = tmp_path_factory.mktemp("store") / "tiny.zarr"
+    write_tiny_store(path)
+    return path
+
+
+def write_tiny_store(path: Path) -> None:
+    """Smooth waves over a hill: `t` stands in both, `p` (bounded below) only in the high data."""
+    low_x, high_x = np.arange(6) * 4.0 + 1.5, np.arange(24) * 1.0
+    index = tuple(np.meshgrid((high_x - 1.5) / 4, (high_x - 1.5) / 4, indexing="ij"))
+    hill = np.exp(-((high_x[:, None] - 10) ** 2 + (high_x - 14) ** 2) / 20)
+    inits = np.arange(60) * 86400
+    layout = Layout(
+        high_variables=[Variable("t", "K", "air_temperature"), Variable("p", "kg m-2", lower=0.0)],
+        low_variables=[Variable("t", "K", "air_temperature"), Variable("u", "m s-1", "eastward_wind")],
+        high_grid=_plane(high_x),
+        low_grid=_plane(low_x),
+        time=inits + 3600,
+        low_init_time=inits,
+        low_lead_time=np.full(60, 3600),
+        high_index=np.arange(60),
+        split=np.repeat([0, 1, 2], [40, 10, 10]),
+        low_index=index,
+        factor=4,
+        pairing="same-run",
+        splits={"by": "time"},
+        provenance={"source": "tests"},
+        members=3,
+        static={"h": hill},
+        static_variables=[Variable("h", "m", "surface_altitude")],
+    )
+    random = np.random.default_rng(0)
+    with Writer(path, layout) as writer:
+        for i in range(60):
+            phase, wind = random.uniform(0, 6), random.normal()
+            for group, x in ((writer.low, low_x), (writer.high, high_x)):
+                t = 280 + np.sin(x / 4 + phase) + np.cos(x[:, None] / 5 - phase)
+                if group is writer.low:
+                    noise = random.normal(scale=0.1, size=(3, 1, 1))
+                    group[i] = np.stack([t + noise, np.full((3, 6, 6), wind)], 1)
+                else:
+                    rain = np.maximum(wind * np.gradient(hill, axis=1), 0)
+                    group[i] = np.stack([t - hill * np.tanh(wind), rain])
+
+
+def _plane(x: np.ndarray) -> xr.Dataset:
+    names = {"x": "projection_x_coordinate", "y": "projection_y_coordinate"}
+    attributes = {axis: {"units": "m", "standard_name": name} for axis, name in names.items()}
+    return xr.Dataset(coords={axis: (axis, x * 1000, attributes[axis]) for axis in ("y", "x")})

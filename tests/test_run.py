@@ -168,8 +168,8 @@ def test_a_kill_while_writing_leaves_no_half_checkpoint(run):
 
 
 def test_the_model_comes_back(run):
-    run.save_model(tensors()["network"], {"name": "tiny"})
-    parameters, description = runs.read_model(run.model)
+    run.save_model(tensors()["network"], tensors()["network"], {"name": "tiny"})
+    parameters, _, description = runs.read_model(run.model)
     assert description == {"name": "tiny"}
     assert torch.equal(parameters["b"], torch.ones(3))
 

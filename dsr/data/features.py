@@ -134,7 +134,9 @@ class Features:
         base = np.empty((n, len(self.high), height, width), np.float32)
         for i, variable in enumerate(self.high):
             shared = variable.name in names
-            base[:, i] = fields[:, names.index(variable.name)] if shared else self.statistics["high"][variable.name]["mean"]
+            base[:, i] = (
+                fields[:, names.index(variable.name)] if shared else self.statistics["high"][variable.name]["mean"]
+            )
         return np.concatenate(parts, 1).astype(np.float32, copy=False), base
 
     def physical(self, base: np.ndarray, output: np.ndarray) -> np.ndarray:

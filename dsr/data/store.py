@@ -186,7 +186,9 @@ class Store:
         try:
             self.group = zarr.open_group(str(path), mode="r", zarr_format=3)
         except FileNotFoundError as error:
-            raise UserError(f"{path}: no store there (make one with `dsr data prepare` or `dsr data simulate`)") from error
+            raise UserError(
+                f"{path}: no store there (make one with `dsr data prepare` or `dsr data simulate`)"
+            ) from error
         except Exception as error:
             raise UserError(f"{path}: cannot be opened as a store ({error})") from error
         self.attributes = dict(self.group.attrs)

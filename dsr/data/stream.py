@@ -118,7 +118,9 @@ class Stream:
             window = self._window(epoch, int(sample))
             one = slice(i, i + 1)
             inputs, base = self.features.inputs(low[one], times[0][one], times[1][one], window)
-            parts.append(self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window]))
+            parts.append(
+                self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window])
+            )
         names = ("samples", "inputs", "base", "target", "mask")
         return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -135,7 +137,9 @@ class Stream:
         y, x = self.origins[random.integers(len(self.origins))]
         return slice(y, y + self.patch), slice(x, x + self.patch)
 
-    def _batch(self, samples: np.ndarray, inputs: np.ndarray, base: np.ndarray, high: np.ndarray, inside: np.ndarray) -> Batch:
+    def _batch(
+        self, samples: np.ndarray, inputs: np.ndarray, base: np.ndarray, high: np.ndarray, inside: np.ndarray
+    ) -> Batch:
         mask = np.isfinite(high) & inside
         scale = self.features.scale[:, None, None]
         target = np.where(mask, (high - base) / scale, 0).astype(np.float32)

@@ -43,7 +43,9 @@ def check(model: Model, patch: int | None) -> None:
     """Refuse, with UserError, settings that do not fit the data settings."""
     chosen = settings(model)
     if getattr(chosen, "place", False) and patch is not None:
-        raise UserError("dsr.model.place learns one value for every place, so it needs whole fields: unset dsr.data.patch")
+        raise UserError(
+            "dsr.model.place learns one value for every place, so it needs whole fields: unset dsr.data.patch"
+        )
 
 
 def build(model: Model, features: "Features") -> "torch.nn.Module":
