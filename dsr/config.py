@@ -9,37 +9,41 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dsr.errors import UserError
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What DeepSpeed 0.19 reads: it accepts a misspelt key in silence, so we hold the list (a test compares it).
-DEEPSPEED_KEYS = frozenset(
-    "activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger communication_data_type compile "
-    "csv_monitor data_efficiency data_types dataloader_drop_last datastates_ckpt disable_allgather disable_python_gc "
-    "dump_state expert_parallel flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op "
-    "gradient_clipping gradient_predivide_factor graph_harvesting hybrid_engine log_level managed_gradient_accumulation "
-    "memory_breakdown optimizer pipeline prescale_gradients scheduler seq_parallel_communication_data_type "
-    "sparse_gradients steps_per_print tensor_parallel tensorboard timers torch_autocast train_batch_size "
-    "train_micro_batch_size_per_gpu use_data_before_expert_parallelism vocabulary_size wall_clock_breakdown wandb "
-    "weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization zenflow".split()
-)
+DEEPSPEED_KEYS = _words("""
+    activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger communication_data_type compile
+    csv_monitor data_efficiency data_types dataloader_drop_last datastates_ckpt disable_allgather disable_python_gc
+    dump_state expert_parallel flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op
+    gradient_clipping gradient_predivide_factor graph_harvesting hybrid_engine log_level memory_breakdown
+    managed_gradient_accumulation optimizer pipeline prescale_gradients scheduler seq_parallel_communication_data_type
+    sparse_gradients steps_per_print tensor_parallel tensorboard timers torch_autocast train_batch_size
+    train_micro_batch_size_per_gpu use_data_before_expert_parallelism vocabulary_size wall_clock_breakdown wandb
+    weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization
+""")
 # Blocks that 0.19 removed: DeepSpeed raises on each.
-DEEPSPEED_REMOVED = frozenset(
-    "amp compression_training curriculum_learning eigenvalue elasticity nebula progressive_layer_drop quantize_training "
-    "sparse_attention".split()
-)
-_ADAM = frozenset("lr betas eps weight_decay amsgrad torch_adam adam_w_mode bias_correction".split())
+DEEPSPEED_REMOVED = _words("""
+    amp compression_training curriculum_learning eigenvalue elasticity nebula progressive_layer_drop quantize_training
+    sparse_attention
+""")
+_ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode bias_correction")
 OPTIMIZER_PARAMS = {
     "Adam": _ADAM,
     "AdamW": _ADAM,
-    "SGD": frozenset("lr momentum dampening weight_decay nesterov".split()),
-    "Adagrad": frozenset("lr lr_decay weight_decay initial_accumulator_value eps".split()),
-    "RMSprop": frozenset("lr alpha eps weight_decay momentum centered".split()),
+    "SGD": _words("lr momentum dampening weight_decay nesterov"),
+    "Adagrad": _words("lr lr_decay weight_decay initial_accumulator_value eps"),
+    "RMSprop": _words("lr alpha eps weight_decay momentum centered"),
 }
-_WARMUP = frozenset("warmup_min_lr warmup_max_lr warmup_num_steps warmup_type last_batch_iteration".split())
+_WARMUP = _words("warmup_min_lr warmup_max_lr warmup_num_steps warmup_type last_batch_iteration")
 SCHEDULER_PARAMS = {
     "WarmupLR": _WARMUP,
     "WarmupDecayLR": _WARMUP | {"total_num_steps"},
-    "WarmupCosineLR": frozenset(
-        "total_num_steps warmup_min_ratio warmup_num_steps cos_min_ratio warmup_type last_batch_iteration".split()
-    ),
+    "WarmupCosineLR": _WARMUP - {"warmup_min_lr", "warmup_max_lr"}
+    | {"total_num_steps", "warmup_min_ratio", "cos_min_ratio"},
 }
 
 
@@ -94,15 +98,15 @@ class Scaling(Section):
 
 
 class Checkpoint(Section):
-    every: Positive = Field(100, description="updates between two checkpoints")
+    every: Positive = Field(default=100, description="updates between two checkpoints")
 
 
 class Validation(Section):
-    every: Positive | None = Field(None, description="updates between two validations; none: once an epoch")
+    every: Positive | None = Field(default=None, description="updates between two validations; none: once an epoch")
 
 
 class Log(Section):
-    every: Positive = Field(10, description="updates between two lines in metrics.jsonl and TensorBoard")
+    every: Positive = Field(default=10, description="updates between two lines in metrics.jsonl and TensorBoard")
 
 
 class Dsr(Section):

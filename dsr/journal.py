@@ -13,7 +13,6 @@ import torch
 if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.data.features import Features
-    from dsr.data.store import Store
     from dsr.engine import Totals
     from dsr.run import Run
     from dsr.scaling import Plan
@@ -110,7 +109,7 @@ class Journal:
         }
         metrics = {f"validation/rmse_{v.name}": None for v in self.features.high}
         for summary in hparams(values, metrics):
-            self.board.file_writer.add_summary(summary)  # type: ignore[union-attr]
+            self.board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
 
 def picture(panels: dict[str, np.ndarray], label: str) -> np.ndarray:

@@ -7,6 +7,7 @@ holds one child gets the other from a partner, so at the root every rank holds t
 equal blocks this is recursive doubling. No deepspeed here: torch.distributed only.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -145,4 +146,4 @@ def gather_ordered(values: torch.Tensor, first: int, total: int) -> torch.Tensor
 def shares(count: int, ranks: int) -> Sequence[range]:
     """Contiguous shares of range(count) for every rank, the sizes one apart at most."""
     edges = [count * rank // ranks for rank in range(ranks + 1)]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(edges)]

@@ -187,7 +187,7 @@ class Run:
         return None
 
     def save_model(self, parameters: Tensors, arrays: Tensors, description: dict[str, Any]) -> None:
-        """Write model/: model.safetensors, features.safetensors, and model.json, which tells how to build them again."""
+        """Write model/: model.safetensors, features.safetensors, and model.json, which tells how to rebuild them."""
         _write(self.model, {"model": parameters, "features": arrays}, {"model.json": description})
 
 

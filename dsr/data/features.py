@@ -202,8 +202,8 @@ class Features:
     @classmethod
     def restore(cls, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Features:
         """The features that `to_json` and `arrays` described."""
-        groups = {key: [Variable(**v) for v in values[key]] for key in ("low", "high", "static")}
-        rest = {key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics")}
+        groups: dict[str, Any] = {key: [Variable(**v) for v in values[key]] for key in ("low", "high", "static")}
+        rest: dict[str, Any] = {key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics")}
         return cls(
             **groups,
             **rest,

@@ -28,7 +28,7 @@ class Interpolation:
             self.sparse = _sparse(rows.ravel(), columns.ravel(), low_shape, method)
 
     def __call__(self, low: np.ndarray) -> np.ndarray:
-        """(..., y, x) on the low grid -> (..., Y, X) on the high grid, float32. NaN spreads to every point it touches."""
+        """(..., y, x) on the low grid -> (..., Y, X) on the high grid, float32. NaN spreads to what it touches."""
         low = np.asarray(low, np.float32)
         if self.separable:
             return self.left @ low @ self.right

@@ -184,14 +184,14 @@ class Store:
 
         self.path = path if isinstance(path, str) and "://" in path else Path(path)
         try:
-            self.group = zarr.open_group(str(path), mode="r", zarr_format=3)
+            self.group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
         except FileNotFoundError as error:
             raise UserError(
                 f"{path}: no store there (make one with `dsr data prepare` or `dsr data simulate`)"
             ) from error
         except Exception as error:
             raise UserError(f"{path}: cannot be opened as a store ({error})") from error
-        self.attributes = dict(self.group.attrs)
+        self.attributes: dict[str, Any] = dict(self.group.attrs)
         if self.attributes.get("dsr_store") != FORMAT:
             raise UserError(f"{path}: not a dsr store of format {FORMAT} (make one with `dsr data prepare`)")
 
@@ -396,7 +396,7 @@ def _no_inherited_encoding(dataset: Any) -> Any:
 
 
 def _create_field(group: Any, name: str, shape: tuple[int, ...], dimensions: tuple[str, ...], coords: Any) -> Any:
-    import zarr
+    from zarr.codecs import BloscCodec
 
     named = [key for key in coords.coords if key not in dimensions]
     return group[name].create_array(
@@ -406,7 +406,7 @@ def _create_field(group: Any, name: str, shape: tuple[int, ...], dimensions: tup
         dtype="float32",
         fill_value=float("nan"),
         dimension_names=dimensions,
-        compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
         attributes={"coordinates": " ".join(map(str, named))},
     )
 
@@ -517,14 +517,24 @@ def _statistics(store: Store) -> tuple[dict[str, Any], str]:
     return statistics, digest.hexdigest()
 
 
+BOUNDS = {  # in CF standard names; upper bounds are of the unit 1
+    "precipitation": (0.0, None),
+    "rainfall": (0.0, None),
+    "snowfall": (0.0, None),
+    "specific_humidity": (0.0, None),
+    "mixing_ratio": (0.0, None),
+    "wind_speed": (0.0, None),
+    "relative_humidity": (0.0, 1.0),
+    "area_fraction": (0.0, 1.0),
+}
+
+
 def with_bounds(variable: Variable) -> Variable:
-    """The variable with the physical bounds that its CF standard name implies, where none are set."""
-    name = variable.standard_name or variable.name
-    lower, upper = None, None
-    if any(word in name for word in ("precipitation", "rainfall", "snowfall", "specific_humidity", "mixing_ratio")):
-        lower = 0.0
-    elif name.startswith("wind_speed") or "speed_of_gust" in name:
-        lower = 0.0
-    elif "relative_humidity" in name or "area_fraction" in name:
-        lower, upper = 0.0, 100.0 if variable.units in ("%", "percent") else 1.0
-    return replace(variable, lower=variable.lower or lower, upper=variable.upper or upper)
+    """The variable with the physical bounds that its CF standard name implies, where it has none of its own."""
+    if variable.lower is not None or variable.upper is not None:
+        return variable
+    for word, (lower, upper) in BOUNDS.items():
+        if word in variable.standard_name:
+            percent = 100.0 if variable.units in ("%", "percent") else 1.0
+            return replace(variable, lower=lower, upper=None if upper is None else upper * percent)
+    return variable
