@@ -69,9 +69,8 @@ def pool(samples: Any) -> Any:
     present = samples.weight > 0
 
     def mean(name: str) -> Any:
-        return (samples[name] * samples.weight).where(present, 0.0).sum("sample", skipna=False) / samples.weight.sum(
-            "sample"
-        )
+        weighted = (samples[name] * samples.weight).where(present, 0.0)
+        return weighted.sum("sample", skipna=False) / samples.weight.sum("sample")
 
     result = xr.Dataset({"rmse": np.sqrt(mean("mse")), "mae": mean("mae"), "bias": mean("bias")})
     for name in (key.removesuffix("_pt") for key in samples.data_vars if str(key).endswith("_pt")):

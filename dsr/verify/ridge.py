@@ -58,11 +58,10 @@ class Ridge:
     def _blocks(self, batch: Any, mask: np.ndarray, tiles: range) -> Iterator[Block]:
         features = self.features
         centre, spread = features.combine(batch.low)
-        mean, std = (
-            np.array([features.statistics["low"][v.name][key] for v in features.low]) for key in ("mean", "std")
-        )
-        std = np.where(std > 0, std, 1)[:, None, None]
-        parts = [(centre - mean[:, None, None]) / std] + ([] if spread is None else [spread / std])
+        statistics = [features.statistics["low"][v.name] for v in features.low]
+        mean = np.array([s["mean"] for s in statistics])[:, None, None]
+        std = np.array([s["std"] or 1.0 for s in statistics])[:, None, None]
+        parts = [(centre - mean) / std] + ([] if spread is None else [spread / std])
         fields = np.nan_to_num(np.concatenate(parts, 1)).astype(np.float32)
         return self.design.blocks(fields, _extras(features.extras, batch), mask, tiles)
 
