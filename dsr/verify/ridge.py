@@ -1,0 +1,212 @@
+"""Ridge regression from what the network sees to the high-resolution field: plain, and hard to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsr.data.interpolate import Interpolation
+
+if TYPE_CHECKING:
+    from dsr.data.features import Features
+    from dsr.data.store import Store
+
+PENALTIES = np.logspace(-5, 2, 15)  # per training row, for predictors of about unit variance
+WORK = 1e10  # outputs x predictors^2: what one fit may cost
+MEMORY = 2**29  # bytes of moments held at once
+
+Pairs = Iterator[tuple[Any, np.ndarray]]  # (batch, its targets (n, variable, Y, X)), ...
+Block = tuple[int, slice, np.ndarray, np.ndarray]  # tile, samples, points, and x (row, predictor + 1), float64
+
+
+class Ridge:
+    """Targets (n, variable, Y, X) regressed on the low fields, ensemble spread and extras that `features` name.
+
+    Where they can be, regressions are of each high point: on all low cells in a small domain, on a square of them in a
+    large one. Where the split is by region (or the domain is huge), one regression serves all points. The penalty of
+    each variable is the one with the least squared error on the validation split. Moments are summed in float64 over
+    batches, so memory does not grow with the number of samples. A missing target counts as zero: give departures from
+    a mean. `targets(split)` iterates over a split's batches.
+    """
+
+    def __init__(self, store: Store, features: Features, targets: Callable[[str], Pairs]):
+        self.features = features
+        self.design: Windows | Everywhere = Everywhere(features)
+        if store.region is None:
+            self.design = _widest(features) or self.design
+        self.weights: list[np.ndarray] = []  # of each tile: (predictor + 1, output), the intercept last
+        self.penalties: list[list[float]] = []  # of each band of tiles: one for each variable
+        width = self.design.predictors + 1
+        step = max(1, int(MEMORY / (3 * 8 * width * (width + self.design.outputs))))
+        for start in range(0, self.design.tiles, step):
+            tiles = range(start, min(start + step, self.design.tiles))
+            train, validation = (
+                self._moments(targets(split), store.mask(split), tiles) for split in ("train", "validation")
+            )
+            self._solve(train, validation)
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """The targets as regressed, (n, variable, Y, X) float32."""
+        count, shape = len(self.features.high), self.features.shape
+        result = np.empty((len(batch.low), count, shape[0] * shape[1]), np.float32)
+        for tile, rows, points, x in self._blocks(batch, np.ones(shape, bool), range(self.design.tiles)):
+            result[rows, :, points] = self.design.unpack(x @ self.weights[tile], count, len(points))
+        return result.reshape(len(batch.low), count, *shape)
+
+    def _blocks(self, batch: Any, mask: np.ndarray, tiles: range) -> Iterator[Block]:
+        features = self.features
+        centre, spread = features.combine(batch.low)
+        statistics = [features.statistics["low"][v.name] for v in features.low]
+        mean = np.array([s["mean"] for s in statistics])[:, None, None]
+        std = np.array([s["std"] or 1.0 for s in statistics])[:, None, None]
+        parts = [(centre - mean) / std] + ([] if spread is None else [spread / std])
+        fields = np.nan_to_num(np.concatenate(parts, 1)).astype(np.float32)
+        return self.design.blocks(fields, _extras(features.extras, batch), mask, tiles)
+
+    def _moments(self, pairs: Pairs, mask: np.ndarray, tiles: range) -> list[list[Any]]:
+        """Of each tile the sums of x x' and x y', where x ends in 1 and y holds the targets."""
+        sums: list[list[Any]] = [[0.0, 0.0] for _ in tiles]
+        for batch, targets in pairs:
+            flat = np.nan_to_num(targets).reshape(*targets.shape[:2], -1)
+            for tile, rows, points, x in self._blocks(batch, mask, tiles):
+                y = self.design.pack(flat[rows][:, :, points])
+                sums[tile - tiles.start][0] += x.T @ x
+                sums[tile - tiles.start][1] += x.T @ y
+        return sums
+
+    def _solve(self, train: list[list[Any]], validation: list[list[Any]]) -> None:
+        """One eigendecomposition a tile gives the weights for every penalty."""
+        count = len(self.features.high)
+        errors = np.zeros((len(PENALTIES), count))
+        parts = [_decompose(*moments) for moments in train]
+        for part, (xx, xy) in zip(parts, validation, strict=True):
+            if np.ndim(xx):
+                for row, penalty in zip(errors, PENALTIES, strict=True):
+                    w = _weights(part, penalty)
+                    row += (w * (xx @ w - 2 * xy)).sum(0).reshape(count, -1).sum(1)
+        middle = len(PENALTIES) // 2  # where there is no validation split
+        best = PENALTIES[errors.argmin(0)] if errors.any() else np.full(count, PENALTIES[middle])
+        self.penalties.append(best.tolist())
+        self.weights += [_weights(part, np.repeat(best, part[-1].shape[1] // count)) for part in parts]
+
+
+def _decompose(xx: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Count, means of x and y, eigenvalues and vectors of x's centred moments, and those with y in that basis."""
+    n, mean_x, mean_y = xx[-1, -1], xx[-1, :-1] / xx[-1, -1], xy[-1] / xx[-1, -1]
+    values, vectors = np.linalg.eigh(xx[:-1, :-1] - n * np.outer(mean_x, mean_x))
+    projected = vectors.T @ (xy[:-1] - n * np.outer(mean_x, mean_y))
+    return n, mean_x, mean_y, np.maximum(values, 0), vectors, projected
+
+
+def _weights(part: tuple[np.ndarray, ...], penalty: Any) -> np.ndarray:
+    """(predictor + 1, output): the weights for one penalty, or one for each output; the intercept is not penalised."""
+    n, mean_x, mean_y, values, vectors, projected = part
+    w = vectors @ (projected / (values[:, None] + n * penalty))
+    return np.vstack([w, mean_y - mean_x @ w])
+
+
+def _extras(names: list[str], batch: Any) -> np.ndarray:
+    """(n, extra) float64. The sun's three columns span the cosine of its zenith angle at every place."""
+    year, hour = (2 * np.pi * (batch.time / 86400.0 % period) / period for period in (365.2425, 1.0))
+    declination = np.radians(-23.44) * np.cos(year + 2 * np.pi * 10 / 365.2425)
+    columns = {
+        "solar_zenith": [np.sin(declination), np.cos(declination) * np.cos(hour), np.cos(declination) * np.sin(hour)],
+        "day_of_year": [np.sin(year), np.cos(year)],
+        "lead_time": [batch.lead_time / 86400.0],
+    }
+    chosen = [column for name in names for column in columns[name]]
+    return np.stack(chosen, 1) if chosen else np.empty((len(batch.time), 0))
+
+
+_EXTRAS = {"solar_zenith": 3, "day_of_year": 2, "lead_time": 1}
+
+
+def _counts(features: Features) -> tuple[int, int]:
+    """How many low fields and extras there are."""
+    return len(features.low) * (2 if features.spread else 1), sum(_EXTRAS[name] for name in features.extras)
+
+
+def _widest(features: Features) -> Windows | None:
+    """All low cells where that is affordable, else the widest window that is; None where none is."""
+    points = features.shape[0] * features.shape[1]
+    for reach in (max(features.low_shape), 4, 3, 2, 1):
+        windows = Windows(features, reach)
+        affordable = windows.predictors**2 * points * len(features.high) <= WORK
+        if affordable and windows.predictors <= (1024 if windows.tiles == 1 else 400):
+            return windows
+    return None
+
+
+class Windows:
+    """A regression for each high point; the points that share a window of low cells are a tile."""
+
+    def __init__(self, features: Features, reach: int):
+        """Windows of (2 reach + 1)^2 low cells about the nearest low cell, moved inwards at the edges."""
+        fields, extras = _counts(features)
+        sizes = [min(2 * reach + 1, n) for n in features.low_shape]
+        corners = [
+            np.clip(np.rint(index) - reach, 0, n - size).astype(int)
+            for index, n, size in zip(features.low_index, features.low_shape, sizes, strict=True)
+        ]
+        corner, which = np.unique(np.stack(corners).reshape(2, -1), axis=1, return_inverse=True)
+        self.windows = [(slice(r, r + sizes[0]), slice(c, c + sizes[1])) for r, c in corner.T.tolist()]
+        order = np.argsort(which, kind="stable")
+        self.points = np.split(order, np.flatnonzero(np.diff(which[order])) + 1)
+        self.tiles = len(self.windows)
+        self.predictors = sizes[0] * sizes[1] * fields + extras
+        self.outputs = max(map(len, self.points)) * len(features.high)
+
+    def blocks(self, fields: np.ndarray, extras: np.ndarray, mask: np.ndarray, tiles: range) -> Iterator[Block]:
+        """A block for each tile, whose rows are samples; the mask is not used, since it is by time that these split."""
+        n = len(fields)
+        apart = np.concatenate([extras, np.ones((n, 1))], 1)
+        for tile in tiles:
+            rows, columns = self.windows[tile]
+            x = np.concatenate([fields[:, :, rows, columns].reshape(n, -1), apart], 1)
+            yield tile, slice(0, n), self.points[tile], x
+
+    def pack(self, y: np.ndarray) -> np.ndarray:
+        """(n, variable, point) -> (row, output)."""
+        return y.reshape(len(y), -1)
+
+    def unpack(self, y: np.ndarray, variables: int, points: int) -> np.ndarray:
+        """The reverse of `pack`."""
+        return y.reshape(-1, variables, points)
+
+
+class Everywhere:
+    """One regression for all high points, on bicubic of the low fields there and one low cell away, and statics."""
+
+    tiles = 1
+
+    def __init__(self, features: Features):
+        fields, extras = _counts(features)
+        rows, columns = features.low_index
+        self.interpolations = [
+            Interpolation((rows + dy, columns + dx), features.low_shape, "bicubic")
+            for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+        ]  # fmt: skip
+        statistics = [features.statistics["static"][v.name] for v in features.static]
+        static = [(f - s["mean"]) / (s["std"] or 1) for f, s in zip(features.static_fields, statistics, strict=True)]
+        self.static = np.nan_to_num(np.array(static)).reshape(len(static), rows.size)
+        self.predictors = 9 * fields + len(static) + extras
+        self.outputs = len(features.high)
+
+    def blocks(self, fields: np.ndarray, extras: np.ndarray, mask: np.ndarray, tiles: range) -> Iterator[Block]:
+        """A block for each sample, whose rows are the high points of the mask."""
+        points = np.flatnonzero(mask)
+        for i in range(len(fields)):
+            low = np.concatenate([interpolate(fields[i]) for interpolate in self.interpolations])
+            columns = [low.reshape(len(low), -1)[:, points], self.static[:, points]]
+            constant = np.repeat(np.append(extras[i], 1.0)[:, None], len(points), 1)
+            yield 0, slice(i, i + 1), points, np.concatenate([*columns, constant]).T
+
+    def pack(self, y: np.ndarray) -> np.ndarray:
+        """(n, variable, point) -> (row, output)."""
+        return np.moveaxis(y, 1, 2).reshape(-1, y.shape[1])
+
+    def unpack(self, y: np.ndarray, variables: int, points: int) -> np.ndarray:
+        """The reverse of `pack`."""
+        return np.moveaxis(y.reshape(-1, points, variables), 1, 2)
