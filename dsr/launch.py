@@ -1,0 +1,461 @@
+"""Plan -> the deepspeed launcher's command; owns the run's processes, and says truthfully how the run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from dsr import run as runs
+from dsr import watch
+from dsr.errors import UserError
+from dsr.files import write_json
+from dsr.scaling import deepspeed_config, make_plan
+
+if TYPE_CHECKING:
+    from dsr.config import Experiment
+    from dsr.run import Run
+    from dsr.scaling import Plan
+
+TRAIN = "dsr.train"
+CPU, CUDA = "CPU cores", "CUDA devices"
+LAUNCHERS = {  # and the program by which DeepSpeed knows them
+    **{"pdsh": "pdsh", "openmpi": "ompi_info", "slurm": "sinfo", "mpich": "mpirun", "impi": "mpirun"},
+    "mvapich": "mpiname",
+}
+THREADS = 1  # a rank; another number gives other bits
+GRACE = 30.0  # seconds from the wish to stop until what is left is killed
+FINISHED, FAILED, STOPPED = 0, 1, 75
+PORT_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices at hand: which on which host, and who starts the ranks there."""
+
+    hosts: dict[str, list[int]]
+    kind: str  # CPU, CUDA, or "devices" where they are on other hosts
+    launcher: str = ""  # "": this host alone, by DeepSpeed's own launcher
+    filtered: bool = False  # the numbers were chosen, by --include, --exclude or CUDA_VISIBLE_DEVICES
+    given: bool = False  # a hostfile or a Slurm allocation, which is an error if it is smaller than what is asked
+    launcher_args: str = ""
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.hosts.values()))
+
+    def first(self, count: int) -> Devices:
+        """The first `count` of them; on this host's CPU it may be more than there are cores."""
+        if self.kind == CPU and not (self.launcher or self.filtered):
+            return dataclasses.replace(self, hosts={"localhost": list(range(count))})
+        hosts = {}
+        for host, numbers in self.hosts.items():
+            if numbers[:count]:
+                hosts[host] = numbers[:count]
+            count -= len(hosts.get(host, []))
+        return dataclasses.replace(self, hosts=hosts)
+
+    def __str__(self) -> str:
+        hosts = f" on {len(self.hosts)} hosts" if len(self.hosts) > 1 else ""
+        return f"{self.count} {self.kind if self.count > 1 else self.kind.rstrip('s')}{hosts}"
+
+
+# what there is
+
+
+def find_devices(
+    hostfile: Path | None = None, launcher: str = "", include: str = "", exclude: str = "", launcher_args: str = ""
+) -> Devices:
+    """The devices of a hostfile, of this Slurm allocation (`launcher` slurm), or of this host.
+
+    `include` and `exclude` are DeepSpeed's "HOST:0,2@HOST" filters. On CPU a device is a core that this process may
+    use. Raises UserError for a hostfile or filter that is wrong, or a launcher that is not installed.
+    """
+    launcher = launcher.lower()
+    if launcher and launcher not in LAUNCHERS:
+        raise UserError(f"--launcher {launcher}: must be one of {', '.join(LAUNCHERS)}")
+    if launcher not in ("", "pdsh", "slurm") and (include or exclude):
+        raise UserError(f"DeepSpeed's {launcher} launcher takes no --include, --exclude; give --hostfile alone")
+    numbers = _cuda_devices()
+    kind = "devices" if launcher else CUDA if numbers else CPU
+    if hostfile is not None:
+        hosts = read_hostfile(hostfile)
+    elif launcher == "slurm":
+        hosts = _slurm_hosts(dict(os.environ))
+    elif launcher:
+        raise UserError(f"--launcher {launcher} needs --hostfile (lines such as: worker-0 slots=4)")
+    else:
+        hosts = {"localhost": numbers or list(range(len(os.sched_getaffinity(0))))}
+    chosen = select(hosts, include, exclude)
+    if not launcher and set(chosen) - {"localhost", "127.0.0.1", socket.gethostname()}:
+        launcher, kind = "pdsh", "devices"
+    visible = hostfile is None and not launcher and numbers != list(range(len(numbers)))
+    given = hostfile is not None or launcher == "slurm" or "SLURM_JOB_ID" in os.environ
+    return Devices(chosen, kind, launcher, bool(include or exclude or visible), given, launcher_args)
+
+
+def read_hostfile(path: Path) -> dict[str, list[int]]:
+    """Read lines such as "worker-0 slots=4": {host: [0, 1, 2, 3]}. Raises UserError naming the line."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--hostfile {path}: cannot be read ({error})") from None
+    hosts: dict[str, list[int]] = {}
+    for number, line in enumerate(lines, 1):
+        line = line.partition("#")[0].strip()
+        match = re.fullmatch(r"(\S+)\s+slots=(\d+)", line)
+        if line and not match:
+            raise UserError(f"--hostfile {path}, line {number}: {line!r} is not of the form: worker-0 slots=4")
+        if match and match[1] in hosts:
+            raise UserError(f"--hostfile {path}, line {number}: {match[1]} stands there twice")
+        if match:
+            hosts[match[1]] = list(range(int(match[2])))
+    if not any(hosts.values()):
+        raise UserError(f"--hostfile {path} names no host")
+    return hosts
+
+
+def select(hosts: dict[str, list[int]], include: str, exclude: str) -> dict[str, list[int]]:
+    """Apply DeepSpeed's filters, "HOST:0,2@HOST" (a host without numbers: all of it). Raises UserError."""
+    if include and exclude:
+        raise UserError("--include and --exclude exclude each other")
+    named: dict[str, list[int]] = {}
+    for part in filter(None, (include or exclude).split("@")):
+        host, _, numbers = part.partition(":")
+        if host not in hosts:
+            raise UserError(f"{part!r}: no host {host} here; there are {', '.join(hosts)}")
+        if not re.fullmatch(r"(\d+(,\d+)*)?", numbers):
+            raise UserError(f"{part!r} is not of the form HOST:0,1")
+        named[host] = [int(n) for n in numbers.split(",")] if numbers else hosts[host]
+        if missing := set(named[host]) - set(hosts[host]):
+            raise UserError(f"{part!r}: {host} has no device {min(missing)}; its devices are {hosts[host]}")
+    if include:
+        return {host: named[host] for host in hosts if host in named}
+    left = {host: [n for n in numbers if n not in named.get(host, [])] for host, numbers in hosts.items()}
+    if not any(left.values()):
+        raise UserError(f"--exclude {exclude} leaves no device")
+    return {host: numbers for host, numbers in left.items() if numbers}
+
+
+def plan_run(
+    experiment: Experiment, devices: Devices, *, mode: str, gpus: int, samples: int, use: int = 0, strict: bool = False
+) -> Plan:
+    """The plan for `gpus` GPUs on these devices (or on `use` of them). Raises UserError for what cannot be.
+
+    On this host alone fewer devices than GPUs mean a rehearsal, which `strict` refuses. A hostfile or a Slurm
+    allocation must hold all of them, unless `use` says how many to take.
+    """
+    if not use and devices.count < gpus and (strict or devices.given):
+        where = "the hostfile or allocation has" if devices.given else "here are"
+        advice = "" if strict else f"; --devices {devices.count} rehearses on those"
+        raise UserError(f"{gpus} GPUs asked, but {where} {devices}{advice}")
+    if use > devices.count and (devices.given or devices.filtered or devices.kind == CUDA):
+        raise UserError(f"--devices {use}: there are only {devices}")
+    plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=devices.count, devices=use)
+    if strict and plan.rehearsal:
+        raise UserError(f"--strict: {plan.devices} devices would rehearse {gpus} GPUs")
+    shares = {len(numbers) for numbers in devices.first(plan.devices).hosts.values()}
+    if devices.launcher == "slurm" and len(shares) > 1:
+        raise UserError(f"Slurm needs as many devices on every host; {plan.devices} fill the hosts unevenly")
+    return plan
+
+
+def rehearsal(plan: Plan, devices: Devices) -> str:
+    """One line that says that the run rehearses, and what it costs."""
+    return (
+        f"{plan.gpus} GPUs asked, {devices} here: rehearsing on {plan.devices}. Each plays {plan.slots_per_device} of an "
+        f"update's {plan.slots} slots: the same arithmetic, about {plan.gpus / plan.devices:.3g} times the time of "
+        f"{plan.gpus} such devices."
+    )
+
+
+# the command
+
+
+def command(devices: Devices, run: Run, port: int) -> list[str]:
+    """The deepspeed launcher's command line: every device in `devices` becomes a rank.
+
+    It always names a hostfile of ours, since without one DeepSpeed silently reads /job/hostfile.
+    """
+    line = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--hostfile", str(run.hostfile)]
+    line += ["--master_port", str(port)]
+    if devices.filtered:
+        line += ["--include", "@".join(f"{host}:{','.join(map(str, n))}" for host, n in devices.hosts.items())]
+    if not devices.launcher:
+        line += ["--no_ssh_check", "--master_addr", "127.0.0.1"]
+    else:
+        line += ["--force_multi", "--launcher", devices.launcher]
+        if devices.launcher != "pdsh":
+            line += ["--no_ssh_check", "--master_addr", next(iter(devices.hosts))]
+        if devices.launcher_args:
+            line += [f"--launcher_args={devices.launcher_args}"]
+    # DeepSpeed drops --module under Slurm, and gives srun the words as they are.
+    module = ["--", "-m", TRAIN] if devices.launcher == "slurm" else ["--module", TRAIN]
+    return [*line, "--no_local_rank", *module, "--run-dir", str(run.folder.absolute())]
+
+
+def hostfile(devices: Devices) -> str:
+    """What DeepSpeed reads of the devices: "worker-0 slots=4" lines."""
+    return "".join(f"{host} slots={max(numbers) + 1}\n" for host, numbers in devices.hosts.items())
+
+
+def variables(devices: Devices, port: int) -> dict[str, str]:
+    """The environment variables that every rank needs, on every host."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    values = dict.fromkeys(threads, str(THREADS))
+    values[watch.MARK] = watch.mark(os.getpid())
+    if devices.kind == CPU or os.environ.get("DS_ACCELERATOR") == "cpu":
+        values["DS_ACCELERATOR"] = "cpu"
+    if devices.launcher in ("openmpi", "mvapich", "slurm"):  # DeepSpeed gives these ranks no meeting point
+        values["MASTER_PORT"] = str(port)
+    if devices.launcher in ("openmpi", "mvapich"):
+        values["MASTER_ADDR"] = next(iter(devices.hosts))
+    return values
+
+
+def dry_run(plan: Plan, devices: Devices, folder: Path) -> str:
+    """The plan, and the command, hostfile and variables that `launch` would use. Starts and writes nothing.
+
+    The command is the exact one; its port is one that is free at this moment.
+    """
+    run, port, used = runs.Run(folder), _free_port(), devices.first(plan.devices)
+    lines = [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()]
+    lines += ["", *([rehearsal(plan, devices), ""] if plan.rehearsal else []), shlex.join(command(used, run, port)), ""]
+    lines += [f"{run.hostfile}:", *hostfile(used).splitlines(), ""]
+    return "\n".join([*lines, "variables:", *(f"{key}={value}" for key, value in variables(used, port).items())])
+
+
+# the run
+
+
+def launch(
+    experiment: Experiment,
+    plan: Plan,
+    devices: Devices,
+    folder: Path,
+    *,
+    store: Path | str,
+    resume: bool = False,
+    force: bool = False,
+    grace: float = GRACE,
+) -> int:
+    """Train as planned, in `folder`, to the end: 0 finished, 75 stopped after saving, 1 failed.
+
+    The run's processes are ours: SIGINT, SIGTERM and SIGHUP reach every rank at once, what is left `grace` seconds
+    later is killed, and so is all that is left when DeepSpeed's launcher has ended. It returns with no process alive,
+    and status.json says how it ended. Raises UserError, with nothing started or written, if the folder is refused.
+    """
+    used = devices.first(plan.devices)
+    if used.launcher and not shutil.which(LAUNCHERS[used.launcher]):
+        raise UserError(f"--launcher {used.launcher}: {LAUNCHERS[used.launcher]} is not installed")
+    with runs.hold(folder, resume=resume, force=force) as run, _stop_signals() as stop:
+        if plan.rehearsal:
+            _say(rehearsal(plan, devices))
+        resolved = experiment.resolved()
+        resolved["dsr"]["data"]["store"] = str(store)
+        write_json(run.experiment, resolved)
+        write_json(run.deepspeed, deepspeed_config(experiment, plan))
+        write_json(run.plan, dataclasses.asdict(plan))
+        write_json(run.environment, runs.environment(str(used), THREADS))
+        run.hostfile.write_text(hostfile(used))
+        run.set_status("running")
+        for _ in range(PORT_TRIES):
+            port = _free_port()
+            reason = _attempt(run, used, port, stop, grace)
+            if run.status()["state"] != "running" or stop or _is_free(port):
+                break
+            reason = f"port {port} was taken by another program"
+            _say(reason)
+        if run.status()["state"] == "running":
+            run.set_status("failed", reason)
+        return _conclude(run)
+
+
+def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: float) -> str:
+    """Run DeepSpeed's launcher once, until no process of it is left. Returns how it ended, for people."""
+    ours = variables(devices, port)
+    carried = {**_users_variables(), **ours}
+    run.variables.write_text("".join(f"{key}={value}\n" for key, value in carried.items()))
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    environment |= ours | {"DS_ENV_FILE": str(run.variables.absolute())}
+    if devices.launcher == "pdsh":  # a dead link ends its ssh, and so the run, in half a minute instead of never
+        alive = "-oServerAliveInterval=10 -oServerAliveCountMax=3"
+        environment["PDSH_SSH_ARGS_APPEND"] = f"{alive} {environment.get('PDSH_SSH_ARGS_APPEND', '')}".strip()
+    mark = ours[watch.MARK]
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: a run's orphans become our children
+    line = command(devices, run, port)
+    runner = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait(runner, run, mark, stop, grace)
+    finally:
+        _kill(runner, mark)
+    return _how(runner.returncode, stop)
+
+
+def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int], grace: float) -> None:
+    """Wait until the launcher has ended, with its ranks, or their time is over."""
+    asked, deadline = False, float("inf")
+    while runner.poll() is None and time.monotonic() < deadline and stop.count(signal.SIGINT) < 2:
+        if stop and not asked:
+            asked = True
+            reached = _ask_to_stop(mark)
+            deadline = time.monotonic() + (grace if reached else 0)
+            _say(f"{signal.Signals(stop[0]).name}: stopping when this update is done and saved (Ctrl-C again: at once)")
+        elif deadline == float("inf") and run.status()["state"] != "running":
+            deadline = time.monotonic() + grace  # the ranks have said how it ended; the launcher has only to close
+        time.sleep(0.1)
+    if runner.poll() and _ask_to_stop(mark):  # the launcher was killed and its ranks live: let them save
+        psutil.wait_procs(_processes(mark, ranks=True), timeout=min(grace, deadline - time.monotonic()))
+
+
+def _ask_to_stop(mark: str) -> bool:
+    """Send SIGTERM to every rank here at once, or else to who can reach them; False where there is none.
+
+    Not to DeepSpeed's launcher: it tells the ranks one after the other, and with pdsh its answer to SIGTERM is a
+    `pkill -f` that ends every DeepSpeed launcher on every host.
+    """
+    ranks = _processes(mark, ranks=True) or [p for p in _processes(mark) if p.name() in ("srun", "mpirun")]
+    for process in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    return bool(ranks)
+
+
+def _kill(runner: subprocess.Popen[bytes], mark: str) -> None:
+    """Kill every process of this launch on this host, and leave no zombie."""
+    while left := _processes(mark):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([process for process in left if process.pid != runner.pid], timeout=5)
+        runner.wait()
+    runner.wait()
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-runner.pid, os.WNOHANG)[0]:  # orphans of its process group, which are our children now
+            pass
+
+
+def _processes(mark: str, *, ranks: bool = False) -> list[psutil.Process]:
+    """The live processes here that carry this launch's mark, wherever they hang in the tree; or its ranks alone."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_ours = process.environ().get(watch.MARK) == mark
+            if is_ours and (not ranks or process.cmdline()[1:4] == ["-u", "-m", TRAIN]):
+                found.append(process)
+    return found
+
+
+def _how(code: int, stop: list[int]) -> str:
+    """How DeepSpeed's launcher ended without the ranks having said how they did, for people."""
+    if stop:
+        return f"{signal.Signals(stop[0]).name} came, and there was no time to save"
+    if code < 0:
+        return f"DeepSpeed's launcher was ended by {signal.Signals(-code).name}"
+    if code == 0:
+        return "DeepSpeed's launcher ended, but not every rank said that it finished"
+    number = 256 - code if code > 192 else code - 128  # DeepSpeed's way of telling a signal, and the shell's
+    if number in signal.valid_signals():
+        return f"a rank was ended by {signal.Signals(number).name}"
+    return f"a rank ended with exit code {code}"
+
+
+def _conclude(run: Run) -> int:
+    """Say in one last line how the run ended, and return the exit code."""
+    status = run.status()
+    if status["state"] == "finished":
+        _say(f"finished: {status['updates']} updates, in {run.folder}")
+        return FINISHED
+    if status["state"] == "stopped":
+        _say(f"stopped: {status['reason']}; the same command with --resume goes on")
+        return STOPPED
+    saved = run.list_checkpoints()
+    rest = f"{saved[-1].name} is saved, and --resume goes on from it" if saved else "no checkpoint was saved"
+    _say(f"failed: {status['reason']}; {rest}")
+    return FAILED
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask to stop; what was ignored (nohup) stays so."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
+
+
+def _users_variables() -> dict[str, str]:
+    """What the user's own .deepspeed_env files, which ours replaces, have DeepSpeed carry to other hosts."""
+    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    files = [path / name for path in (Path.home(), Path()) if (path / name).is_file()]
+    lines = [line.partition("=") for file in files for line in file.read_text().splitlines()]
+    return {key.strip(): value.strip() for key, equals, value in lines if equals}
+
+
+def _cuda_devices() -> list[int]:
+    """The numbers of the CUDA devices that CUDA_VISIBLE_DEVICES lets us use; torch is asked only if there are any."""
+    drivers = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+    if os.environ.get("DS_ACCELERATOR") == "cpu" or not any(driver.exists() for driver in drivers):
+        return []
+    code = "import torch; print(torch.cuda.device_count())"
+    count = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not visible:
+        return list(range(count))
+    if not re.fullmatch(r"\d+(,\d+)*", visible):
+        raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: DeepSpeed needs the devices' numbers, such as 0,1")
+    return [int(number) for number in visible.split(",")][:count]
+
+
+def _slurm_hosts(variables: dict[str, str]) -> dict[str, list[int]]:
+    """The hosts of this Slurm allocation, with one device a task."""
+    if "SLURM_JOB_NODELIST" not in variables:
+        raise UserError("--launcher slurm needs an allocation (sbatch, salloc) or --hostfile")
+    show = ["scontrol", "show", "hostnames", variables["SLURM_JOB_NODELIST"]]
+    names = subprocess.run(show, capture_output=True, text=True, check=True).stdout.split()
+    tasks = re.findall(r"(\d+)(?:\(x(\d+)\))?", variables.get("SLURM_TASKS_PER_NODE", "1"))  # 4(x2),1
+    counts = [int(count) for count, times in tasks for _ in range(int(times or 1))]
+    return {name: list(range(count)) for name, count in zip(names, counts, strict=True)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
