@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.run import Run
     from dsr.scaling import Plan
+    from dsr.task import Task
 
 TRAIN = "dsr.train"
 CPU, CUDA = "CPU cores", "CUDA devices"
@@ -228,7 +229,7 @@ def variables(devices: Devices, port: int) -> dict[str, str]:
     return values
 
 
-def dry_run(plan: Plan, devices: Devices, folder: Path) -> str:
+def describe(plan: Plan, devices: Devices, folder: Path) -> str:
     """The plan, and the command, hostfile and variables that `launch` would use. Starts and writes nothing.
 
     The command is the exact one; its port is one that is free at this moment.
@@ -241,6 +242,34 @@ def dry_run(plan: Plan, devices: Devices, folder: Path) -> str:
 
 
 # the run
+
+
+def start(
+    task: Task,
+    config: Path | None,
+    *,
+    mode: str,
+    gpus: int,
+    run_dir: Path | None,
+    devices: int,
+    strict: bool,
+    hostfile: Path | None,
+    launcher: str,
+    launcher_args: str,
+    include: str,
+    exclude: str,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+) -> int:
+    """`dsr launch`: find the devices, plan, and launch or (`dry_run`) tell what would be. Returns the exit code."""
+    found = find_devices(hostfile, launcher, include, exclude, launcher_args)
+    plan = plan_run(task.experiment, found, mode=mode, gpus=gpus, samples=task.samples, use=devices, strict=strict)
+    folder = run_dir or Path("runs", f"{config.stem if config else 'default'}-{mode}-{gpus}")
+    if dry_run:
+        print(describe(plan, found, folder))
+        return FINISHED
+    return launch(task.experiment, plan, found, folder, store=task.store, resume=resume, force=force)
 
 
 def launch(

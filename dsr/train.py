@@ -33,14 +33,12 @@ def main() -> None:
     """Train the run in --run-dir. Exit 0: ended as status.json says; 1: failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    arguments = parser.parse_args()
-    run = Run(arguments.run_dir)
+    run = Run(parser.parse_args().run_dir)
     watch.start()
     device = engine.start()
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
     try:
-        train(run if lead else None, arguments.resume, device)
+        train(run if lead else None, device)
     except Exception as error:
         if lead:
             run.set_status(
@@ -52,7 +50,7 @@ def main() -> None:
     engine.finish()
 
 
-def train(run: Run | None, resume: bool, device: torch.device) -> None:
+def train(run: Run | None, device: torch.device) -> None:
     """Play this rank's slots of every update to the end of the plan, or until the ranks agree to stop."""
     # ---- what to do: rank 0 reads it, every rank is told
     texts = engine.broadcast_json(
@@ -74,9 +72,9 @@ def train(run: Run | None, resume: bool, device: torch.device) -> None:
     deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
     validation = Validation(store, features, settings.data, plan.micro_batch, cell_areas(store.grid("high")))
 
-    # ---- where to begin
+    # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")
-    checkpoint = engine.broadcast_state(run.load_checkpoint() if run and resume else None, device)
+    checkpoint = engine.broadcast_state(run.load_checkpoint() if run else None, device)
     if checkpoint:
         tensors, values = checkpoint
         engine.restore(deepspeed, tensors, values["engine"])
@@ -87,6 +85,7 @@ def train(run: Run | None, resume: bool, device: torch.device) -> None:
     every = settings.validation.every or plan.updates_per_epoch
     saved = first
     stopped = False
+    watch.listen()
     with journal:
         for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
             begun = time.perf_counter()

@@ -73,9 +73,13 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
     for wanted, there, group in groups:
         lacking = {v.name for v in wanted} - {v.name for v in there}
         if lacking:
-            raise UserError(f"{store.path}: a store of another run: {group} lacks {', '.join(sorted(lacking))}, which {run} uses")
+            raise UserError(
+                f"{store.path}: a store of another run: {group} lacks {', '.join(sorted(lacking))}, which {run} uses"
+            )
     if features.ensemble != (store.members is not None):
-        raise UserError(f"{store.path}: a store of another run: {run} was trained {'with' if features.ensemble else 'without'} members")
+        raise UserError(
+            f"{store.path}: a store of another run: {run} was trained {'with' if features.ensemble else 'without'} members"
+        )
     same = features.low_shape == tuple(store.low_shape) and features.shape == tuple(store.shape)
     if not same or not all(np.allclose(a, b) for a, b in zip(features.low_index, store.low_index, strict=True)):
         raise UserError(
@@ -84,7 +88,9 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
         )
 
 
-def score(store: Store, network: Predict, features: Features, split: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def score(
+    store: Store, network: Predict, features: Features, split: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The contract's dictionary (valid JSON: what cannot be had is None), and one sample's fields for maps.
 
     "variables": {name: {"units", metric: {method: value}, "leads": the pooled metrics of each lead time, "winner",

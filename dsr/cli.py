@@ -1,0 +1,194 @@
+"""Every command of `dsr`: parse, call, print. No logic, and no heavy import before a command runs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dsr import __version__
+from dsr.errors import UserError
+
+FILE = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True)
+CONFIG = click.argument("config", type=FILE, required=False)
+DATA = click.option(
+    "--data", "store", metavar="STORE", help="The store; by default the config's, or the built-in data."
+)
+SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of the config.")
+
+
+class Guarded(click.Group):
+    """Turns exceptions into one or two lines and an exit code: 2 what the user gave is wrong, 1 everything else."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if context.params.get("debug"):
+                raise
+            message = str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
+            click.echo(f"error: {message}", err=True)
+            context.exit(2 if isinstance(error, UserError) else 1)
+
+
+@click.group(cls=Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dsr")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Deep downscaling of weather forecasts, with strong scaling that is exact to the bit."""
+    if debug:
+        os.environ["DSR_DEBUG"] = "1"
+
+
+@main.command()
+@click.option("--run-dir", type=FILE, default=Path("runs/demo"), show_default=True)
+def demo(run_dir: Path) -> None:
+    """Everything on built-in data: simulate, train, evaluate, predict, report."""
+    from dsr.demo import demo
+
+    sys.exit(demo(run_dir))
+
+
+@main.group()
+def data() -> None:
+    """Make and look at stores: paired low- and high-resolution fields."""
+
+
+@data.command()
+@click.argument("store", type=FILE)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--control", is_flag=True, help="Flat terrain and no moisture: nearly linear, as a check.")
+def simulate(store: Path, seed: int, control: bool) -> None:
+    """Run the built-in physical model at both resolutions and write a paired STORE."""
+    from dsr.data.simulate import Settings, simulate
+
+    simulate(store, Settings(seed=seed, flat=control, dry=control))
+
+
+@data.command()
+@click.argument("recipe", type=FILE, required=False)
+@click.option("--high", multiple=True, metavar="GLOB", help="High-resolution archive (quote the glob; repeatable).")
+@click.option("--low", multiple=True, metavar="GLOB", help="Low-resolution archive (quote the glob; repeatable).")
+@click.option("--static", multiple=True, metavar="FILE", help="Static fields on the high grid.")
+@click.option("--factor", type=int, help="Coarsen by this factor to get the low fields.")
+@click.option("--gap", type=float, default=0.0, show_default=True, metavar="HOURS", help="Added between splits.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="STORE")
+@click.option("--dry-run", is_flag=True, help="Show grids, pairs and dropped times; write nothing.")
+def prepare(**options: Any) -> None:
+    """Turn archives (NetCDF, GRIB, Zarr) into a paired store, by options or by a RECIPE.json."""
+    from dsr.data.prepare import prepare_from_options
+
+    click.echo(prepare_from_options(**options))
+
+
+@data.command()
+@click.argument("store", type=str)
+def info(store: str) -> None:
+    """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""
+    from dsr.data.info import describe
+
+    click.echo(describe(store))
+
+
+@main.command()
+@CONFIG
+@click.option("--gpus", default="1,2,4,8,16,32", show_default=True, help="GPU counts, with commas between.")
+@DATA
+@SET
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of a config, for an editor.")
+def plan(
+    config: Path | None, gpus: str, store: str | None, overrides: tuple[str, ...], as_json: bool, schema: bool
+) -> None:
+    """The derived numbers of every mode side by side, and which cells cannot be and why."""
+    if schema:
+        from dsr.config import schema as config_schema
+
+        click.echo(json.dumps(config_schema(), indent=2))
+        return
+    from dsr import task
+    from dsr.plan import cells, table
+
+    found = cells(task.resolve(config, overrides, store), gpus)
+    show(json.dumps(found, indent=2) if as_json else table(found))
+
+
+@main.command()
+@CONFIG
+@click.option("--gpus", type=int, default=1, show_default=True)
+@click.option("--mode", type=click.Choice(["sequential", "strong", "weak"]), default="strong", show_default=True)
+@DATA
+@click.option("--run-dir", type=FILE, help="The run's folder; by default runs/CONFIG-MODE-GPUS.")
+@SET
+@click.option("--devices", type=int, default=0, help="Devices to use; fewer than --gpus: a rehearsal.")
+@click.option("--strict", is_flag=True, help="Refuse to rehearse.")
+@click.option("--hostfile", type=EXISTING, help="Hosts and their devices: lines such as worker-0 slots=4.")
+@click.option("--launcher", default="", help="pdsh, openmpi, slurm, mpich, impi or mvapich.")
+@click.option("--launcher-args", default="", help="Passed to that launcher.")
+@click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
+@click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
+@click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
+@click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
+def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
+    """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
+    from dsr import launch, task
+
+    sys.exit(launch.start(task.resolve(config, overrides, store), config, **options))
+
+
+@main.command()
+@click.argument("run", type=FILE)
+@DATA
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
+    """Skill of a RUN's network against every baseline; writes the run's report."""
+    from dsr.verify import evaluate, report
+
+    result = evaluate.evaluate(run, store, split)
+    show(json.dumps(result, indent=2) if as_json else evaluate.table(result))
+    click.echo(f"report: {report.write(run, result)}", err=True)
+
+
+@main.command()
+@click.argument("run", type=FILE)
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("-o", "--output", type=FILE, required=True, help="A new .nc file or .zarr folder.")
+@click.option("--fill", is_flag=True, help="Replace missing input values by the training mean.")
+@click.option("--grid", type=EXISTING, help="A file on another high-resolution grid to predict on.")
+@click.option("--static", type=EXISTING, help="The static fields on that grid.")
+def predict(
+    run: Path, inputs: tuple[str, ...], output: Path, fill: bool, grid: Path | None, static: Path | None
+) -> None:
+    """Downscale a low-resolution forecast with a RUN's network into a CF-conformant file."""
+    from dsr.predict import predict
+
+    show(predict(run, list(inputs), output, fill=fill, grid=grid, static=static))
+
+
+@main.command()
+def doctor() -> None:
+    """Accelerator, launchers, backends, versions, and whose the command `dsr` is (mended where it is not ours)."""
+    from dsr.doctor import examine
+
+    show(examine())
+
+
+def show(what: Any) -> None:
+    """Print text as it is, or a rich table."""
+    if isinstance(what, str):
+        click.echo(what)
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(what)
+
+
+if __name__ == "__main__":
+    main()

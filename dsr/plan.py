@@ -1,0 +1,49 @@
+"""`dsr plan`: the derived numbers of every mode side by side, and which cells cannot be and why."""
+
+from dataclasses import asdict
+from typing import Any
+
+from dsr.errors import UserError
+from dsr.scaling import Plan, plan_cells
+from dsr.task import Task
+
+
+def cells(task: Task, gpus: str) -> list[dict[str, Any]]:
+    """A plan, or {"mode", "gpus", "reason"}, for every mode and every count in "1,2,4". Raises UserError."""
+    try:
+        counts = [int(text) for text in gpus.split(",")]
+    except ValueError:
+        raise UserError(f"--gpus {gpus}: write whole numbers with commas between, such as 1,2,4") from None
+    found = []
+    for mode, count, cell in plan_cells(task.experiment, counts, task.samples):
+        found.append(asdict(cell) if isinstance(cell, Plan) else {"mode": mode, "gpus": count, "reason": cell})
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> Any:
+    """The cells as a rich table, and below it the reasons of those that cannot be."""
+    from rich.console import Group
+    from rich.table import Table
+
+    keys = (
+        "slots",
+        "accumulation",
+        "effective_batch",
+        "learning_rate",
+        "warmup_updates",
+        "updates_per_epoch",
+        "updates",
+    )
+    grid = Table(title=f"{next((c['samples'] for c in found if 'samples' in c), 0)} training samples")
+    grid.add_column("mode")
+    for name in ("gpus", *keys):
+        grid.add_column(name.replace("_", " "), justify="right")
+    for cell in found:
+        if "reason" in cell:
+            grid.add_row(cell["mode"], str(cell["gpus"]), *["-"] * len(keys))
+        else:
+            grid.add_row(cell["mode"], str(cell["gpus"]), *(f"{cell[key]:g}" for key in keys))
+    reasons = [f"{c['mode']} at {c['gpus']}: {c['reason']}" for c in found if "reason" in c]
+    tail = max((c["samples"] % c["effective_batch"] for c in found if "samples" in c), default=0)
+    note = f"Of an epoch's samples up to {tail} are left out, others in every epoch: an update is never partial."
+    return Group(grid, *reasons, *([note] if tail else []))

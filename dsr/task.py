@@ -1,0 +1,39 @@
+"""From a config and a store to what every run needs: the experiment, the store's place, and how many samples it has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsr import config, models
+from dsr.config import Experiment
+from dsr.data.store import Store
+from dsr.data.stream import training_samples
+
+
+@dataclass(frozen=True)
+class Task:
+    """An experiment that fits its store."""
+
+    experiment: Experiment
+    store: str  # an absolute path, or a URL
+    samples: int  # of the training split
+
+
+def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | None = None) -> Task:
+    """Load an experiment and check it against its store: the one given, the config's, or the built-in data.
+
+    Raises UserError for anything that would fail later: a variable that the store lacks, missing values in the
+    low-resolution fields, a network's setting, a split without samples.
+    """
+    from dsr.data.features import Features
+
+    experiment = config.load(path, overrides)
+    models.check(experiment.dsr.model, experiment.dsr.data.patch)
+    place = store or experiment.dsr.data.store
+    if place is None:
+        from dsr.data.simulate import builtin
+
+        place = str(builtin())
+    opened = Store(place)
+    Features.of(opened, experiment.dsr.data)
+    absolute = place if "://" in place else str(Path(place).resolve())
+    return Task(experiment, absolute, training_samples(opened, experiment.dsr.data))
