@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,9 @@ class Baselines:
     per cell elsewhere is learned as one value for the training region.
     """
 
-    def __init__(self, store: Store, features: Features):
-        self.features = features
+    def __init__(self, store: Store, features: Features, advance: Callable[[int], object] = lambda count: None):
+        """`advance(count)` is told of every `count` samples that were read."""
+        self.features, self.advance = features, advance
         self.ensemble = store.members is not None
         self.omitted: dict[str, str] = {}
         names = [v.name for v in store.low_variables]
@@ -110,6 +111,7 @@ class Baselines:
     def _departures(self, store: Store, split: str) -> Pairs:
         for batch in batches(store, self.features, store.samples(split)):
             yield self.seen(batch), batch.truth - self._start(batch)
+            self.advance(len(batch.truth))
 
     def _fit_means(self, store: Store) -> None:
         """Mean error of bicubic, and mean truth at each hour of day; missing values are left out."""
@@ -122,6 +124,7 @@ class Baselines:
             hours = _hour_of_day(batch.time)
             for hour in np.unique(hours):
                 by_hour[int(hour)].add(batch.truth[hours == hour])
+            self.advance(len(batch.truth))
         self.cell_error = error.value()
         region = None if store.region is None else store.mask("train")
         self.mean_error, self.mean = error.value(region), everything.value(region)

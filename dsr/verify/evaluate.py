@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +14,14 @@ from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
 from dsr.verify import metrics
-from dsr.verify.baselines import Baselines, batches
+from dsr.verify.baselines import Baselines, Batch, batches
+from dsr.verify.words import FEWEST_BLOCKS, LABELS, table
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
 
-LABELS = {
-    "network": "network",
-    "nearest": "nearest neighbour",
-    "bilinear": "bilinear",
-    "bicubic": "bicubic",
-    "elevation": "bicubic + lapse rate",
-    "bicubic_bias": "bicubic + bias of each cell",
-    "climatology": "climatology by hour",
-    "ridge": "ridge regression",
-    "control": "control member, bicubic",
-    "ensemble_mean": "ensemble mean, bicubic",
-}
-FEWEST_BLOCKS = 10  # with fewer independent blocks there is no interval
+__all__ = ["evaluate", "score", "table"]
+
 PICTURED = 64  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
 DAY = 86400
 
@@ -77,9 +68,8 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
                 f"{store.path}: a store of another run: {group} lacks {', '.join(sorted(lacking))}, which {run} uses"
             )
     if features.ensemble != (store.members is not None):
-        raise UserError(
-            f"{store.path}: a store of another run: {run} was trained {'with' if features.ensemble else 'without'} members"
-        )
+        how = "with" if features.ensemble else "without"
+        raise UserError(f"{store.path}: a store of another run: {run} was trained {how} members")
     same = features.low_shape == tuple(store.low_shape) and features.shape == tuple(store.shape)
     if not same or not all(np.allclose(a, b) for a, b in zip(features.low_index, store.low_index, strict=True)):
         raise UserError(
@@ -88,38 +78,211 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
         )
 
 
-def score(
-    store: Store, network: Predict, features: Features, split: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The contract's dictionary (valid JSON: what cannot be had is None), and one sample's fields for maps.
+def score(store: Store, network: Predict, features: Features, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contract's dictionary (valid JSON: None where there is no number), and one sample's fields for maps.
 
-    "variables": {name: {"units", metric: {method: value}, "leads": the pooled metrics of each lead time, "winner",
-    "difference": {method: {"rmse": network - method, "interval": [low, high] or None}}, "spectrum"}}. The metrics are
-    those of `metrics.pool` and ssim; `anomaly_correlation` is of departures from climatology by hour. Two passes over
-    the split, in batches: memory holds a few hundred MB whatever the number of samples.
+    "variables": {name: {"units", metric: {method: value}, "winner", "leads": [the pooled metrics of a lead time],
+    "difference": {method: {"rmse": the network's less the method's, "interval": [low, high] or None}}, "spectrum"}}.
+    The metrics are those of `metrics.pool`, and "ssim"; "anomaly_correlation" is of departures from climatology by
+    hour. The split is read once, in batches, so that memory does not grow with the number of samples.
     """
+    import xarray as xr
+
     samples = store.samples(split)
     if not len(samples):
         raise UserError(f"{store.path}: the {split} split is empty")
-    baselines = Baselines(store, features)
-    grid = store.grid("high")
+    names = [v.name for v in features.high]
     inside = store.mask(split)
-    area = metrics.cell_areas(grid) * inside
-    pictured = set(np.unique(np.linspace(0, len(samples) - 1, PICTURED).round().astype(int)).tolist())
+    spacing = metrics.spacing_km(store.grid("high"))
+    area = metrics.cell_areas(store.grid("high")) * inside
+    pictured = np.unique(np.linspace(0, len(samples) - 1, PICTURED).round().astype(int))
+    parts, closer, done = [], [], 0
+    with _progress() as progress:
+        total = 2 * len(store.samples("train")) + len(store.samples("validation"))
+        fitting = progress.add_task("fitting baselines", total=total)
+        baselines = Baselines(store, features, lambda count: progress.advance(fitting, count))
+        scoring = progress.add_task(f"evaluating on {split}", total=len(samples))
+        for batch in batches(store, features, samples, values=2**20):
+            fields = _predict(network, baselines, batch)
+            parts.append(_per_sample(fields, batch, baselines, area))
+            for i in pictured[(pictured >= done) & (pictured < done + len(batch.truth))] - done:
+                closer.append(_closer(fields, batch.truth[i], i, features, inside, spacing))
+            done += len(batch.truth)
+            progress.advance(scoring, len(batch.truth))
+    scores = xr.concat(parts, "sample")
+    init, lead = store.low_init_time[samples], store.low_lead_time[samples]
+    blocks, length = _blocks(scores, init, lead)
+    result: dict[str, Any] = {
+        "split": split,
+        "times": len(np.unique(init + lead)),
+        "samples": len(samples),
+        "runs": len(np.unique(init)),
+        "independent_blocks": int(blocks.max()) + 1,
+        "block_runs": length,
+        "methods": {name: LABELS[name] for name in scores.method.values.tolist()},
+        "omitted": baselines.omitted,
+        "ridge": {"predictors": baselines.ridge.design.predictors, "penalties": baselines.ridge.penalties},
+        "lapse_rates": {names[i]: rate for i, rate in baselines.lapse_rates.items()},
+        "notes": [],
+        "variables": {},
+    }
+    if store.region is not None:
+        result["notes"].append(
+            "Split by region: what is learned per cell elsewhere is one value for the training region."
+        )
+    for i, variable in enumerate(features.high):
+        of_variable = scores.sel(variable=variable.name)
+        found = _metrics(of_variable)
+        found["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
+        leads = []
+        for seconds in np.unique(lead).tolist() if len(np.unique(lead)) > 1 else []:
+            chosen = of_variable.isel(sample=np.flatnonzero(lead == seconds))
+            leads.append({"lead_time": seconds, "samples": chosen.sizes["sample"], **_metrics(chosen)})
+        power = {m: [_number(p) for p in _mean([c[m][i][1] for c in closer])] for m in closer[0]}
+        wavelengths = [_number(w) for w in metrics.spectrum(_box(inside.astype(float), inside), spacing)[0]]
+        result["variables"][variable.name] = {
+            "units": variable.units,
+            "long_name": variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
+            **found,
+            "difference": _differences(of_variable, found["rmse"], blocks),
+            "leads": leads,
+            "spectrum": {"wavelength_km": wavelengths, "power": power},
+        }
+    return result, _example(store, network, baselines, samples, scores)
 
-    def predict(batch: Any) -> dict[str, np.ndarray]:
-        seen = baselines.seen(batch)
-        return {"network": network(seen.low, batch.init_time, batch.lead_time), **baselines(batch)}
 
-    parts, similarity, spectra, done = [], [], [], 0
-    for batch in _progress(batches(store, features, samples, values=2**20), len(samples), f"Evaluating on {split}"):
-        fields = predict(batch)
-        parts.append(_per_sample(fields, batch, baselines, area))
-        for i in sorted(pictured & set(range(done, done + len(batch.truth)))):
-            similarity.append(_similarity(fields, batch.truth, i - done, features, inside))
-            spectra.append(_spectra(fields, batch.truth, i - done, inside, metrics.spacing_km(grid)))
-        done += len(batch.truth)
+def _predict(network: Predict, baselines: Baselines, batch: Batch) -> dict[str, np.ndarray]:
+    seen = baselines.seen(batch)
+    return {"network": network(seen.low, batch.init_time, batch.lead_time), **baselines(batch)}
+
+
+def _per_sample(fields: dict[str, np.ndarray], batch: Batch, baselines: Baselines, area: np.ndarray) -> Any:
     import xarray as xr
 
-    scores = xr.concat(parts, "sample")
-    ...
+    def array(values: np.ndarray) -> Any:
+        return xr.DataArray(values.astype(np.float64), dims=("sample", "variable", "y", "x"))
+
+    weights = xr.DataArray(area, dims=("y", "x"))
+    variables = [v.name for v in baselines.features.high]
+    overall = [baselines.features.statistics["high"][name]["mean"] for name in variables]
+    references = {
+        "correlation": xr.DataArray(overall, dims="variable"),
+        "anomaly_correlation": array(baselines.climatology(batch.time)),
+    }
+    predictions = xr.concat([array(f) for f in fields.values()], "method").assign_coords(method=list(fields))
+    scores = metrics.per_sample(predictions, array(batch.truth), weights, references)
+    return scores.assign_coords(variable=variables)
+
+
+def _closer(
+    fields: dict[str, np.ndarray], truth: np.ndarray, row: int, features: Features, inside: np.ndarray, spacing: Any
+) -> dict[str, list[tuple[float, np.ndarray]]]:
+    """Of every method and the truth, for each variable: SSIM and the spectrum. A field with gaps has no spectrum."""
+    spans = [features.statistics["high"][v.name] for v in features.high]
+    result = {}
+    for method, field in [(m, f[row]) for m, f in fields.items()] + [("truth", truth)]:
+        pairs = []
+        for own, true, span in zip(field, truth, spans, strict=True):
+            similarity = metrics.ssim(own, true, span["maximum"] - span["minimum"], inside)
+            pairs.append((similarity, metrics.spectrum(_box(own, inside), spacing)[1]))
+        result[method] = pairs
+    return result
+
+
+def _box(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The field over the smallest rectangle that holds the points inside; NaN in the rectangle's other points."""
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return np.where(inside[box], field[box], np.nan)
+
+
+def _metrics(scores: Any) -> dict[str, Any]:
+    """{metric: {method: value}} and the winner, of one variable."""
+    pooled = metrics.pool(scores)
+    methods = pooled.method.values.tolist()
+    found = {str(k): dict(zip(methods, map(_number, v.values), strict=True)) for k, v in pooled.data_vars.items()}
+    rmse = {m: value for m, value in found["rmse"].items() if value is not None}
+    return {**found, "winner": min(rmse, key=lambda m: rmse[m]) if rmse else None}
+
+
+def _blocks(scores: Any, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, int]:
+    """The block of each sample, numbered from 0, and a block's length in runs (init times).
+
+    A block is as many consecutive runs as it takes until the difference of the network's mean square error to the
+    best baseline's has decorrelated, in whichever variable takes longest; of analyses (no lead time), where the
+    diurnal cycle returns, at least those of a day. What is left at the end joins the last block.
+    """
+    runs, index = np.unique(init, return_inverse=True)
+    lengths = [1]
+    for name in scores.variable.values.tolist():
+        mse = scores.mse.sel(variable=name)
+        baselines = mse.sel({"method": [m for m in mse.method.values if m != "network"]})
+        means = baselines.mean("sample", skipna=False)
+        if means.isnull().all():
+            continue
+        difference = (mse.sel({"method": "network"}) - baselines.sel({"method": means.idxmin("method")})).values
+        difference = np.where(np.isfinite(difference), difference, np.nanmean(difference))
+        lengths.append(metrics.decorrelation(np.bincount(index, difference) / np.bincount(index)))
+    if not lead.any() and len(runs) > 1:
+        lengths.append(int(np.ceil(DAY / np.median(np.diff(runs)))))
+    length = min(max(lengths), len(runs))
+    return np.minimum(index // length, len(runs) // length - 1), length
+
+
+def _differences(scores: Any, rmse: dict[str, float | None], blocks: np.ndarray) -> dict[str, Any]:
+    """Of one variable, the network's RMSE less each baseline's, with an interval where there are enough blocks."""
+    result: dict[str, Any] = {}
+    own = rmse["network"]
+    weight = scores.weight.values
+    there = weight > 0
+    for method, value in rmse.items():
+        if method == "network" or value is None or own is None:
+            continue
+        interval = None
+        if blocks.max() + 1 >= FEWEST_BLOCKS:
+            squares = scores.mse.sel({"method": ["network", method]}).transpose("method", "sample").values
+            interval = list(metrics.bootstrap(squares[:, there], weight[there], blocks[there]))
+        result[method] = {"rmse": own - value, "interval": interval}
+    return result
+
+
+def _example(store: Store, network: Predict, baselines: Baselines, samples: np.ndarray, scores: Any) -> dict[str, Any]:
+    """The fields of the sample whose error by the network is the median one: neither its best nor its worst."""
+    mse = scores.mse.sel({"method": "network"})
+    error = (mse / mse.mean("sample")).mean("variable").values
+    row = samples[np.argsort(error, kind="stable")[len(error) // 2]]
+    batch = next(batches(store, baselines.features, np.array([row])))
+    fields = _predict(network, baselines, batch)
+    low = batch.low.mean(1)[0] if baselines.ensemble else batch.low[0]
+    coarse = np.full((len(baselines.features.high), *store.low_shape), np.nan, np.float32)
+    coarse[baselines.shared] = low[baselines.low_rows]
+    return {
+        **{method: f[0] for method, f in fields.items()},
+        "truth": batch.truth[0],
+        "low": coarse,
+        "init_time": batch.init_time[0],
+        "lead_time": batch.lead_time[0],
+        "spacing_km": np.array(metrics.spacing_km(store.grid("high"))),
+        "north_up": bool(np.diff(store.grid("high")["y"].values).mean() > 0),
+    }
+
+
+def _mean(values: list[Any]) -> Any:
+    """The mean over those of the values (numbers or arrays) that are there; NaN where none is."""
+    stacked = np.array(values, np.float64)
+    good = np.isfinite(stacked)
+    count = good.sum(0)
+    return np.where(count > 0, np.where(good, stacked, 0).sum(0) / np.maximum(count, 1), np.nan)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -1,0 +1,104 @@
+"""What an evaluation says: who wins in plain words, and the skill table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LABELS = {
+    "network": "network",
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "elevation": "bicubic + lapse rate",
+    "bicubic_bias": "bicubic + bias",
+    "climatology": "climatology",
+    "ridge": "ridge regression",
+    "control": "control member",
+    "ensemble_mean": "ensemble mean",
+}
+COLUMNS = ("RMSE", "MAE", "bias", "corr.", "anom. corr.", "SSIM", "network less it")
+FEWEST_BLOCKS = 10  # with fewer independent blocks there is no interval
+
+
+def headlines(result: dict[str, Any]) -> list[str]:
+    """Who wins, in plain words: a sentence or two for each variable."""
+    return [_headline(name, found, result["methods"]) for name, found in result["variables"].items()]
+
+
+def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
+    rmse = {m: value for m, value in found["rmse"].items() if value is not None}
+    units, winner = found["units"], found["winner"]
+    if "network" not in rmse:
+        return (
+            f"{name}: the network gives no value where there is truth; {labels[winner]} wins."
+            if winner
+            else f"{name}: no truth."
+        )
+    best = min((m for m in rmse if m != "network"), key=lambda m: rmse[m])
+    change = 100 * (rmse["network"] / rmse[best] - 1)
+    share = f"{abs(change):.0f} % {'less' if change < 0 else 'more'}"
+    scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {units}, {share}"
+    verb = "wins over" if winner == "network" else "loses to"
+    text = f"{name}: the network {verb} {labels[best]} ({scores})"
+    interval = found["difference"][best]["interval"]
+    if interval and interval[0] <= 0 <= interval[1]:
+        text += "; the difference is within its 95 % interval"
+    if found["leads"]:
+        text += ". By lead time: " + _by_lead(found["leads"], labels)
+    return text + "."
+
+
+def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
+    winners: dict[str, list[str]] = {}
+    for lead in leads:
+        winners.setdefault(lead["winner"], []).append(f"+{lead['lead_time'] / 3600:g} h")
+    return "; ".join(f"{labels.get(m, 'nobody')} wins at {', '.join(hours)}" for m, hours in winners.items())
+
+
+def caution(result: dict[str, Any]) -> str:
+    """How far the figures can be trusted."""
+    blocks, length = result["independent_blocks"], result["block_runs"]
+    basis = f"{result['samples']} samples, {result['runs']} init times, independent blocks: {blocks} of {length} init times"
+    if blocks < FEWEST_BLOCKS:
+        return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
+    return f"{basis}; intervals: 95 %, paired bootstrap of the difference over whole blocks."
+
+
+def table(result: dict[str, Any]) -> Any:
+    """The skill table of each variable with the winner marked, and who wins in words: a rich renderable."""
+    from rich.console import Group
+    from rich.table import Table
+
+    parts: list[Any] = []
+    for name, found in result["variables"].items():
+        shown = Table(
+            title=f"{name} [{found['units']}], {result['split']} split".replace("[", r"\["), title_justify="left"
+        )
+        shown.add_column("method", no_wrap=True)
+        for heading in COLUMNS:
+            shown.add_column(heading, justify="right")
+        for method, cells in rows(result, name):
+            style = "bold green" if method == found["winner"] else None
+            shown.add_row(result["methods"][method] + (" *" if style else ""), *cells, style=style)
+        parts.append(shown)
+    omitted = [f"not there: {LABELS[method]}: {reason}" for method, reason in result["omitted"].items()]
+    return Group(*parts, "* lowest RMSE", *omitted, *result["notes"], *headlines(result), caution(result))
+
+
+def rows(result: dict[str, Any], name: str) -> list[tuple[str, list[str]]]:
+    """The skill table of a variable: (method, its cells under COLUMNS), best first, without those that have no value."""
+    found = result["variables"][name]
+    keys = ("rmse", "mae", "bias", "correlation", "anomaly_correlation", "ssim")
+    lines = []
+    for method in sorted((m for m, v in found["rmse"].items() if v is not None), key=lambda m: found["rmse"][m]):
+        cells = [_short(found[key][method], 2 if key == "bias" else 3) for key in keys]
+        difference = found["difference"].get(method)
+        text = "" if difference is None else f"{difference['rmse']:+.3g}"
+        if difference and difference["interval"]:
+            text += " [{:+.2g}, {:+.2g}]".format(*difference["interval"])
+        lines.append((method, [*cells, text]))
+    return lines
+
+
+def _short(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:#.{digits}g}"
