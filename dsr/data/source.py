@@ -56,7 +56,7 @@ STANDARD_NAMES = {
 CELL_METHODS = {"accum": "time: sum", "max": "time: maximum", "min": "time: minimum", "avg": "time: mean"}
 SENTINELS = (-999.0, -9999.0, -99999.0)  # written by many tools without a _FillValue
 HUGE = 1e19  # beyond this no geophysical value lies: 9.97e36, 1e20 and their like are missing
-FALL = 0.01  # of a field's largest total: GRIB packing makes accumulations fall, but never by more than this
+FALL = 0.05  # of a field's largest total: packing makes accumulations fall, but never by more than this
 BLOCK = 256 * 2**20  # bytes: chunks that hold many frames are kept up to this size
 
 
