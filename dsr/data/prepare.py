@@ -1,0 +1,346 @@
+"""Make a store from archives: pair or coarsen, split, and stream every field once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsr.data import grid as grids
+from dsr.data.recipe import ByRegion, ByTime, Recipe
+from dsr.data.source import Archive, open_archive, static_fields, when
+from dsr.data.store import SPLITS, Layout, Writer
+from dsr.errors import UserError
+
+
+@dataclass
+class _Plan:
+    """What is to be written: the layout, and which frame of which archive fills each row."""
+
+    layout: Layout
+    high: Archive
+    high_frames: np.ndarray  # (time) int64
+    high_cut: tuple[slice, slice]  # the part of the high archive's grid that is kept
+    low: Archive | None  # None: the high archive, coarsened
+    low_frames: np.ndarray  # (sample) int64
+    cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
+
+
+def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False) -> str:
+    """Write the store that a recipe describes to `output`; return what it is and what was left out, for people.
+
+    Fields are read and written one by one, so the archive may be larger than memory. With `dry_run` nothing is written
+    and no field is read. Raises UserError for what is wrong in the recipe, its files or the output path; OSError where
+    reading or writing fails later. `output` is whole or absent afterwards.
+    """
+    if not dry_run and (output is None or Path(output).exists()):
+        raise UserError(f"{output} exists already: give another output path, or remove it first")
+    plan = _plan(recipe)
+    if not dry_run:
+        assert output is not None
+        _write(plan, Path(output))
+    return _told(plan)
+
+
+def _write(plan: _Plan, output: Path) -> None:
+    layout, missing = plan.layout, {"high": 0, "low": 0}
+    with Writer(output, layout) as writer, _progress() as progress:
+        high_rows = progress.track(enumerate(plan.high_frames), total=len(plan.high_frames), description="high")
+        for row, frame in high_rows:
+            full = plan.high.read(frame)
+            field = full[:, *plan.high_cut]
+            writer.high[row] = field
+            missing["high"] += int(np.isnan(field).sum())
+            if plan.low is None:
+                low = grids.block_mean(full, plan.cells, layout.factor)
+                writer.low[row] = low
+                missing["low"] += int(np.isnan(low).sum())
+        if plan.low is not None:
+            low_rows = progress.track(enumerate(plan.low_frames), total=len(plan.low_frames), description="low")
+            for row, frame in low_rows:
+                low = plan.low.read(frame)
+                if plan.cells is not None:
+                    low = grids.block_mean(low, plan.cells, layout.factor)
+                writer.low[row] = low
+                missing["low"] += int(np.isnan(low).sum())
+        layout.provenance["problems"] += _mended(plan, missing)
+
+
+def _plan(recipe: Recipe) -> _Plan:
+    high = _open(recipe, "high")
+    if high.members is not None:
+        raise UserError(f"{high.name}: has members {high.members}; a truth has one: choose it by \"members\": [n] in a recipe")
+    low = _open(recipe, "low") if recipe.low else None
+    if low is None and recipe.factor is None:
+        raise UserError("give a low archive, or a factor to coarsen the high one by")
+    problems: list[str] = []
+    if low is not None:
+        if low.calendar != high.calendar:
+            raise UserError(f"the low archive has calendar {low.calendar}, the high one {high.calendar}")
+        _same_units(low, high)
+
+    # Grids
+    coarsened = low or high
+    low_grid = grids.coarsen(coarsened.grid, recipe.factor) if recipe.factor else coarsened.grid
+    cells = grids.area(coarsened.grid) if recipe.factor else None
+    cut = _covered(high, low_grid, low.name if low else "its coarsened self")
+    high_grid = high.grid.isel(y=cut[0], x=cut[1])
+    if grids.shape(high_grid) != grids.shape(high.grid):
+        was, now = (f"{y} x {x}" for y, x in (grids.shape(high.grid), grids.shape(high_grid)))
+        problems.append(f"high grid cropped from {was} to {now} points: only those lie on the low grid")
+    index = grids.low_index(high_grid, low_grid)
+    factor = recipe.factor or max(1, round(1 / np.median(np.abs(np.diff(index[0], axis=0)))))
+
+    # Pairs
+    if low is None:
+        pairing, low_frames = "coarsen", np.arange(len(high.frames))
+        high_rows = high_frames = low_frames
+    else:
+        pairing, low_frames, matched = _paired(low, high, recipe.pairing)
+        high_frames, high_rows = np.unique(matched, return_inverse=True)
+    source = low or high
+    for archive in filter(None, (high, low)):
+        problems += [f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()]
+        problems += _uneven(archive)
+    init_time, lead_time = source.init_time[low_frames], source.lead_time[low_frames]
+
+    # Splits
+    split, region, told = _splits(recipe, init_time, lead_time, grids.shape(high_grid), factor)
+
+    # Static fields
+    static = _open(recipe, "static", static=True) if recipe.static else None
+    fields = static_fields(static, high_grid) if static else {}
+    low_static = {}
+    if static and recipe.factor:
+        whole = static_fields(static, coarsened.grid)
+        low_static = {name: grids.block_mean(whole[name], cells, factor) for name in whole}
+
+    forecasts = bool(high.lead_time[high_frames].any())
+    layout = Layout(
+        high_variables=high.variables,
+        low_variables=source.variables,
+        high_grid=high_grid,
+        low_grid=low_grid,
+        time=(high.init_time + high.lead_time)[high_frames],
+        low_init_time=init_time,
+        low_lead_time=lead_time,
+        high_index=high_rows,
+        split=split,
+        low_index=index,
+        factor=factor,
+        pairing=pairing,
+        splits=told,
+        provenance={
+            "made_by": "dsr data prepare",
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+            "files": sorted({Path(f).name for a in (high, low, static) if a for f in a.files}),
+            "citation": recipe.citation,
+            "problems": problems,
+        },
+        members=len(low.members) if low and low.members else None,
+        region=region,
+        init_time=high.init_time[high_frames] if forecasts else None,
+        lead_time=high.lead_time[high_frames] if forecasts else None,
+        static=fields,
+        static_variables=static.variables if static else [],
+        low_static=low_static,
+        calendar=high.calendar,
+    )
+    return _Plan(layout, high, high_frames, cut, low, low_frames, cells)
+
+
+def _open(recipe: Recipe, part: str, static: bool = False) -> Archive:
+    files = getattr(recipe, part)
+    return open_archive(files.files, files.variables, members=files.members, root=recipe.root, static=static)
+
+
+def _same_units(low: Archive, high: Archive) -> None:
+    """Convert the low variables that the high archive has too to its units."""
+    units = {variable.name: variable.units for variable in high.variables}
+    for variable in list(low.variables):
+        if variable.name in units:
+            low.convert(variable.name, units[variable.name])
+
+
+def _covered(high: Archive, low_grid: Any, low_name: str) -> tuple[slice, slice]:
+    """The rows and columns of the high grid that lie on the low grid. Raises UserError where there are none."""
+    inside = grids.covered(grids.low_index(high.grid, low_grid), grids.shape(low_grid))
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    where = f"high ({high.name}) covers {grids.extent(high.grid)}, low ({low_name}) {grids.extent(low_grid)}"
+    if len(rows) < 2 or len(columns) < 2:
+        raise UserError(f"the grids do not overlap: {where}")
+    cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    if not inside[cut].all():
+        raise UserError(f"the grids overlap only in part, and not in a box of the high grid: {where}")
+    return cut
+
+
+def _paired(low: Archive, high: Archive, wanted: str | None) -> tuple[str, np.ndarray, np.ndarray]:
+    """The pairing, and the frames of low and of high that belong together. Unpaired frames are noted as dropped.
+
+    Raises UserError where no times match, or where both pairings fit, differ, and none was chosen.
+    """
+    same_run = {frame: i for i, frame in enumerate(high.frames)}
+    valid_time: dict[int, int] = {}
+    for i in sorted(range(len(high.frames)), key=lambda i: high.frames[i][1]):  # the shortest lead to each valid time
+        valid_time.setdefault(sum(high.frames[i]), i)
+    found = {
+        "same-run": [(i, same_run[f]) for i, f in enumerate(low.frames) if f in same_run],
+        "valid-time": [(i, valid_time[sum(f)]) for i, f in enumerate(low.frames) if sum(f) in valid_time],
+    }
+    fitting = [name for name, pairs in found.items() if pairs]
+    if wanted is None and len(fitting) == 2 and found["same-run"] != found["valid-time"]:
+        raise UserError(
+            f"low and high can be paired as same-run ({len(found['same-run'])} pairs) and by valid-time "
+            f"({len(found['valid-time'])} pairs): choose one (--pairing, or \"pairing\" in the recipe)"
+        )
+    pairing = wanted or (fitting[0] if fitting else "valid-time")
+    pairs = [pair for pair in found[pairing] if _same_interval(low, high, *pair)]
+    if not pairs:
+        ends = [f"{a.name}: {when(a.frames[0])} to {when(a.frames[-1])}" for a in (low, high)]
+        raise UserError(f"no time of the low archive ({ends[0]}) is in the high one ({ends[1]}), paired by {pairing}")
+    taken = [{pair[side] for pair in pairs} for side in (0, 1)]
+    for archive, other, used in ((low, "high", taken[0]), (high, "low", taken[1])):
+        left = [frame for i, frame in enumerate(archive.frames) if i not in used]
+        if left:
+            archive.dropped[f"no {pairing} partner in the {other} archive"] += left
+    return pairing, *np.array(pairs, np.int64).T  # type: ignore[return-value]
+
+
+def _same_interval(low: Archive, high: Archive, i: int, j: int) -> bool:
+    """Whether amounts that both have are over intervals of the same length."""
+    shared = low.accumulated & high.accumulated
+    return all(low.interval[name][low.frames[i]] == high.interval[name][high.frames[j]] for name in shared)
+
+
+def _uneven(archive: Archive) -> Iterator[str]:
+    for name, intervals in archive.interval.items():
+        hours = sorted({intervals[frame] / 3600 for frame in archive.frames})
+        if len(hours) > 1:
+            yield f"{archive.name}: {name} mixes amounts over {', '.join(f'{h:g}' for h in hours)} hours"
+
+
+def _splits(
+    recipe: Recipe, init: np.ndarray, lead: np.ndarray, shape: tuple[int, int], factor: int
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """(sample) int8 split codes, (y, x) int8 region codes or None, and how they were made."""
+    if isinstance(recipe.splits, ByRegion):
+        return np.zeros(len(init), np.int8), *_by_region(recipe.splits, shape, factor)  # type: ignore[return-value]
+    split, told = _by_time(recipe.splits, init, lead)
+    return split, None, told
+
+
+def _by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Whole runs, in three ranges of initial times that stand further apart than the longest lead and the gap."""
+    runs, gap = np.unique(init), int(lead.max() + wanted.gap_hours * 3600)
+    if len(runs) == 1:
+        raise UserError(f"one initial time only ({when((int(runs[0]), 0))}): too few to split by time; split by region")
+    shares = [getattr(wanted, name) for name in SPLITS]
+    if all(isinstance(share, tuple) for share in shares):
+        ranges = [tuple(int(t.replace(tzinfo=t.tzinfo or UTC).timestamp()) for t in share) for share in shares]
+    elif all(isinstance(share, float) for share in shares) and 0 < sum(shares) <= 1 + 1e-9:
+        edges = np.floor(np.cumsum([0, *shares]) * len(runs) + 1e-9).astype(int)
+        ranges = []
+        for first, last in zip(edges[:-1], edges[1:], strict=True):
+            inside = runs[first:last]
+            inside = inside[inside > ranges[-1][1] + gap] if ranges and ranges[-1] else inside
+            ranges.append((int(inside[0]), int(inside[-1])) if len(inside) else ())
+    else:
+        raise UserError("splits: train, validation and test must be three shares that sum to at most 1, or three ranges of dates")
+    split = np.full(len(init), -1, np.int8)
+    for code, span in enumerate(ranges):
+        inside = (init >= span[0]) & (init <= span[1]) if span else np.zeros(len(init), bool)
+        if not inside.any():
+            raise UserError(
+                f"splits: no run is left for {SPLITS[code]} ({len(runs)} initial times, {gap / 3600:g} h between splits); "
+                f"give a shorter gap or more data, or split by region"
+            )
+        split[inside] = code
+    ordered = sorted(range(3), key=lambda code: ranges[code][0])
+    for a, b in zip(ordered[:-1], ordered[1:], strict=True):
+        between = init[split == b].min() - init[split == a].max()
+        if between <= gap:
+            raise UserError(
+                f"splits: {SPLITS[b]} starts {between / 3600:g} h after the last run of {SPLITS[a]}; "
+                f"more than {gap / 3600:g} h are needed (longest lead and gap)"
+            )
+    spans = {name: [when((int(t), 0)) for t in span] for name, span in zip(SPLITS, ranges, strict=True)}
+    return split, {"by": "time", **spans, "gap_hours": gap / 3600}
+
+
+def _by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
+    gap = wanted.gap or 4 * factor
+    boxes = {"validation": wanted.validation, "test": wanted.test}
+    if all(box is None for box in boxes.values()):
+        long = int(shape[1] >= shape[0])
+        edges = [round(shape[long] * share) for share in (0.7, 0.85)]
+        for name, span in (("validation", (edges[0], edges[1] - gap - 1)), ("test", (edges[1], shape[long] - 1))):
+            across = (0, shape[1 - long] - 1)
+            boxes[name] = (*across, *span) if long else (*span, *across)
+    region = np.zeros(shape, np.int8)
+    for name, box in boxes.items():
+        if box is None or not (0 <= box[0] <= box[1] < shape[0] and 0 <= box[2] <= box[3] < shape[1]):
+            raise UserError(f"splits.{name}: {box} is no box [first row, last row, first column, last column] in {shape}")
+        around = tuple(slice(max(0, a - gap), b + gap + 1) for a, b in (box[:2], box[2:]))
+        if (region[tuple(slice(a, b + 1) for a, b in (box[:2], box[2:]))] > 0).any():
+            raise UserError("splits: the validation and test boxes overlap")
+        region[around] = np.where(region[around] == 0, -1, region[around])
+    for name, box in boxes.items():
+        assert box is not None
+        region[box[0] : box[1] + 1, box[2] : box[3] + 1] = SPLITS.index(name)
+    _keep_apart(region, gap)
+    return region, {"by": "region", "gap_points": gap, **{k: list(v) for k, v in boxes.items() if v}}
+
+
+def _keep_apart(region: np.ndarray, gap: int) -> None:
+    from scipy.ndimage import distance_transform_cdt
+
+    counts = [int((region == code).sum()) for code in range(3)]
+    if not all(counts):
+        raise UserError(f"splits: no points are left for {SPLITS[counts.index(0)]}; give smaller boxes or a smaller gap")
+    distance = distance_transform_cdt(region != SPLITS.index("validation"), metric="chessboard")
+    if distance[region == SPLITS.index("test")].min() <= gap:
+        raise UserError(f"splits: the validation and test boxes lie closer than the gap of {gap} points")
+
+
+def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:
+    """What was mended while reading, counted."""
+    lines = []
+    for archive in filter(None, (plan.high, plan.low)):
+        for (name, what), count in sorted(archive.counts.items()):
+            if what == "amounts":
+                continue
+            total = archive.counts.get((name, "amounts"))
+            share = f" of {total:,} ({100 * count / total:.1f} %)" if total and "clipped" in what else ""
+            lines.append(f"{archive.name}: {name}: {count:,}{share} {what}")
+    return lines + [f"{count:,} values of {part} are missing" for part, count in missing.items() if count]
+
+
+def _told(plan: _Plan) -> str:
+    layout = plan.layout
+    counts = {name: int((layout.split == code).sum()) for code, name in enumerate(SPLITS)}
+    if layout.region is not None:
+        counts = {name: int((layout.region == code).sum()) for code, name in enumerate(SPLITS)}
+    unit = "samples" if layout.region is None else "high points"
+    lines = [
+        f"high   {grids.describe(layout.high_grid)}; {len(layout.time)} times",
+        f"       {', '.join(f'{v.name} [{v.units}]' for v in layout.high_variables)}",
+        f"low    {grids.describe(layout.low_grid)}; {f'{layout.members} members' if layout.members else 'no ensemble'}",
+        f"       {', '.join(f'{v.name} [{v.units}]' for v in layout.low_variables)}",
+        f"static {', '.join(v.name for v in layout.static_variables) or 'none'}",
+        f"pairs  {len(layout.high_index)} by {layout.pairing}, factor {layout.factor}",
+        f"splits by {layout.splits['by']}: {', '.join(f'{name} {count}' for name, count in counts.items())} {unit}",
+        *(f"note   {problem}" for problem in layout.provenance["problems"]),
+    ]
+    return "\n".join(lines)
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

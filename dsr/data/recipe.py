@@ -1,0 +1,127 @@
+"""A recipe: which archives become a store, and how, as a JSON file that is checked key by key."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+
+from dsr.data.source import Choice
+from dsr.errors import UserError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _named(value: Any) -> Any:
+    """A plain list of names chooses those variables as they are."""
+    return {name: {} for name in value} if isinstance(value, list) else value
+
+
+class Files(_Part):
+    """An archive: its files, and what is taken from them."""
+
+    files: list[str] = Field(min_length=1, description="paths, globs or URLs; relative ones to the recipe's folder")
+    variables: Annotated[dict[str, Choice] | None, BeforeValidator(_named)] = Field(
+        None, description="names, or {name: how}; null takes all of them"
+    )
+    members: list[int] | None = Field(None, description="only these members")
+
+
+class ByTime(_Part):
+    """Splits by initial time: three shares in this order, or three ranges [first, last] of initial times."""
+
+    by: Literal["time"] = "time"
+    train: float | tuple[datetime, datetime] = 0.7
+    validation: float | tuple[datetime, datetime] = 0.15
+    test: float | tuple[datetime, datetime] = 0.15
+    gap_hours: float = Field(0, ge=0, description="left out between splits, beyond the longest lead")
+
+
+class ByRegion(_Part):
+    """Splits by region: boxes [first row, last row, first column, last column] on the high grid; the rest trains.
+
+    Without boxes, strips across the longer side: 70 % training, then validation, then test.
+    """
+
+    by: Literal["region"]
+    validation: tuple[int, int, int, int] | None = None
+    test: tuple[int, int, int, int] | None = None
+    gap: PositiveInt | None = Field(None, description="high points left out around each box; null: 4 low cells")
+
+
+class Recipe(_Part):
+    """Everything `dsr data prepare` does, written down."""
+
+    high: Files
+    low: Files | None = None
+    static: Files | None = None
+    factor: PositiveInt | None = Field(None, description="coarsen by this: the high archive, or the low one if given")
+    pairing: Literal["same-run", "valid-time"] | None = Field(None, description="needed only where both would fit")
+    splits: ByTime | ByRegion = Field(default_factory=ByTime, discriminator="by")
+    citation: str = Field("", description="where the data come from and under which licence")
+    root: Path | None = Field(None, exclude=True, description="set by `load`: relative files are relative to this")
+
+    @classmethod
+    def from_options(
+        cls,
+        high: Sequence[str],
+        low: Sequence[str] = (),
+        static: Sequence[str] = (),
+        factor: int | None = None,
+        gap_hours: float = 0,
+        pairing: str | None = None,
+        split: str = "time",
+    ) -> "Recipe":
+        """The recipe that the command line's options stand for."""
+        value: dict[str, Any] = {"high": {"files": list(high)}, "factor": factor, "pairing": pairing}
+        value |= {name: {"files": list(files)} for name, files in (("low", low), ("static", static)) if files}
+        value["splits"] = {"by": "time", "gap_hours": gap_hours} if split == "time" else {"by": split}
+        return _checked(value, "the options")
+
+
+def load(path: Path, root: Path | None = None, gap_hours: float | None = None) -> Recipe:
+    """Read a recipe. Its relative files are relative to `root`, else to the recipe's own folder.
+
+    Raises UserError: no such file, not JSON, a key that is unknown (with the nearest valid one), a value of a wrong type.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must be a JSON object")
+    if gap_hours is not None:
+        value["splits"] = {**value.get("splits", {}), "gap_hours": gap_hours}
+    if isinstance(value.get("splits"), dict):
+        value["splits"] = {"by": "time", **value["splits"]}
+    return _checked(value, str(path)).model_copy(update={"root": root if root is not None else path.parent})
+
+
+def _checked(value: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explained(error)}") from None
+
+
+def _explained(error: ValidationError) -> str:
+    """The first problem on one line: the key's path, what is wrong, and for an unknown key the nearest valid name."""
+    first = next((e for e in error.errors() if e["type"] in _UNKNOWN), error.errors()[0])
+    path = [str(part) for part in first["loc"] if part not in ("time", "region") and "[" not in str(part)]
+    if first["type"] not in _UNKNOWN:
+        return f"{'.'.join(path)}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    keys = {key for model in (Files, ByTime, ByRegion, Recipe) for key in model.model_fields} | set(
+        Choice.__dataclass_fields__
+    )
+    near = difflib.get_close_matches(path[-1], sorted(keys), 1)
+    return f'unknown key "{".".join(path)}"' + (f'; did you mean "{near[0]}"?' if near else "")
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")

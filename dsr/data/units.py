@@ -1,0 +1,46 @@
+"""Units of measurement: CF and GRIB spellings, and the straight line from one unit to another."""
+
+from functools import cache
+from typing import Any
+
+from dsr.errors import UserError
+
+WATER = 1000.0  # kg m-3: a metre of liquid water on a square metre
+
+
+def tidy(units: str) -> str:
+    """A unit as CF spells it: "m**2 s**-2" -> "m2 s-2"; "" where the file does not know."""
+    spelt = {"(0 - 1)": "1", "0-1": "1", "Degree true": "degree", "unknown": "", "Numeric": "1", "~": "", "percent": "%"}
+    return spelt.get(units.strip(), units.strip().replace("**", ""))
+
+
+def conversion(source: str, target: str, where: str) -> tuple[float, float]:
+    """(scale, offset) such that value * scale + offset is in `target`; metres of water become kg m-2.
+
+    Raises UserError, which names `where`, if there is no way from one to the other.
+    """
+    if tidy(source) == tidy(target):
+        return 1.0, 0.0
+    try:
+        registry = _registry()
+        with registry.context("water"):
+            zero, one = (
+                registry.Quantity(value, registry.Unit(tidy(source))).to(registry.Unit(tidy(target))).magnitude
+                for value in (0.0, 1.0)
+            )
+    except Exception as error:
+        raise UserError(f'{where}: "{source}" cannot be converted to "{target}"') from error
+    return float(one - zero), float(zero)
+
+
+@cache
+def _registry() -> Any:
+    import pint
+    from cf_xarray.units import units as registry
+
+    water = pint.Context("water")
+    for amount, depth in (("[mass] / [length] ** 2", "[length]"), ("[mass] / [length] ** 2 / [time]", "[length] / [time]")):
+        water.add_transformation(depth, amount, lambda r, value: value * r.Quantity(WATER, "kg / m ** 3"))
+        water.add_transformation(amount, depth, lambda r, value: value / r.Quantity(WATER, "kg / m ** 3"))
+    registry.add_context(water)
+    return registry
