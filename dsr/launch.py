@@ -179,8 +179,8 @@ def plan_run(
 def rehearsal(plan: Plan, devices: Devices) -> str:
     """One line that says that the run rehearses, and what it costs."""
     return (
-        f"{plan.gpus} GPUs asked, {devices} here: rehearsing on {plan.devices}. Each plays {plan.slots_per_device} of an "
-        f"update's {plan.slots} slots: the same arithmetic, about {plan.gpus / plan.devices:.3g} times the time of "
+        f"{plan.gpus} GPUs asked, {devices} here: rehearsing on {plan.devices}. Each plays {plan.slots_per_device} of "
+        f"an update's {plan.slots} slots: the same arithmetic, about {plan.gpus / plan.devices:.3g} times the time of "
         f"{plan.gpus} such devices."
     )
 
@@ -235,10 +235,14 @@ def describe(plan: Plan, devices: Devices, folder: Path) -> str:
     The command is the exact one; its port is one that is free at this moment.
     """
     run, port, used = runs.Run(folder), _free_port(), devices.first(plan.devices)
-    lines = [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()]
-    lines += ["", *([rehearsal(plan, devices), ""] if plan.rehearsal else []), shlex.join(command(used, run, port)), ""]
-    lines += [f"{run.hostfile}:", *hostfile(used).splitlines(), ""]
-    return "\n".join([*lines, "variables:", *(f"{key}={value}" for key, value in variables(used, port).items())])
+    sections = [
+        [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()],
+        [rehearsal(plan, devices)] if plan.rehearsal else [],
+        [shlex.join(command(used, run, port))],
+        [f"{run.hostfile}:", *hostfile(used).splitlines()],
+        ["variables:", *(f"{key}={value}" for key, value in variables(used, port).items())],
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section)
 
 
 # the run

@@ -30,7 +30,8 @@ STATES = ("running", "finished", "failed", "stopped")
 # What a run leaves in its folder: `--force` removes these and nothing else.
 CONTENT = [
     *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
-    *("events.out.*", "checkpoints", "model", "report", "hostfile", "deepspeed_env"),
+    *("events.out.*", "checkpoints", "model", "report", "forecast_*.nc"),
+    *("hostfile", "deepspeed_env"),
 ]
 
 

@@ -78,14 +78,15 @@ def train(run: Run | None, device: torch.device) -> None:
     if checkpoint:
         tensors, values = checkpoint
         engine.restore(deepspeed, tensors, values["engine"])
-        first, best = values["updates"], values["best"]
+        first = values["updates"]
+        best = float("inf") if values["best"] is None else values["best"]
     journal = Journal(run, experiment, plan, features, first)
 
     # ---- the loop
     every = settings.validation.every or plan.updates_per_epoch
     saved = first
     stopped = False
-    watch.listen()
+    watch.listen()  # from here on a wish to stop waits for the update's end
     with journal:
         for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
             begun = time.perf_counter()
@@ -181,7 +182,8 @@ def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) 
         return
     tensors, values = engine.state(deepspeed)
     if run:
-        run.save_checkpoint(checkpoint_name(updates), tensors, {"updates": updates, "best": best, "engine": values})
+        found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
+        run.save_checkpoint(checkpoint_name(updates), tensors, {"updates": updates, "best": found, "engine": values})
 
 
 def save_model(
