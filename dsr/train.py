@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from dsr import engine, models, watch
 from dsr.config import Experiment, validate
+from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
@@ -198,15 +199,17 @@ def save_model(
     """Save the network as the best so far, with all that prediction needs; no pickle."""
     tensors = engine.weights(deepspeed)
     if run:
+        domain = Domain.of(store)
         description = {
             "network": experiment.dsr.model.model_dump(),
             "features": features.to_json(),
+            "domain": domain.to_json(),
             "store": str(store.path),
             "fingerprint": store.fingerprint,
             "updates": updates,
             "validation": skill.rmse,
         }
-        arrays = {name: torch.from_numpy(array) for name, array in features.arrays().items()}
+        arrays = {name: torch.from_numpy(array) for name, array in (features.arrays() | domain.arrays()).items()}
         run.save_model(tensors, arrays, description)
 
 
