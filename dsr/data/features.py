@@ -87,6 +87,12 @@ class Features:
             names += ["day_of_year_sin", "day_of_year_cos"] if extra == "day_of_year" else [extra]
         return names
 
+    @property
+    def static_channels(self) -> range:
+        """Which of the channels are the static fields."""
+        first = len(self.low) * (2 if self.spread else 1)
+        return range(first, first + len(self.static))
+
     @cached_property
     def scale(self) -> np.ndarray:
         """(variable) float32, physical units: what one unit of the network's output is worth."""

@@ -21,7 +21,8 @@ class DeepDownscale(BaseModel):
     width: int = Field(48, gt=0, description="channels of the hidden layers")
     blocks: int = Field(3, ge=0, description="residual blocks of two 3 x 3 convolutions")
     fold: int = Field(4, gt=0, description="high cells along each side that are folded into one hidden cell")
-    place: bool = Field(False, description="learn a scale and a shift for every place: binds the network to its domain")
+    patterns: int = Field(16, ge=0, description="patterns on the high grid, made from the static fields")
+    place: bool = Field(False, description="learn as many patterns for every place: binds the network to its domain")
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -51,4 +52,6 @@ def check(model: Model, patch: int | None) -> None:
 def build(model: Model, features: "Features") -> "torch.nn.Module":
     """A fresh network for these features: (n, channel, Y, X) -> (n, variable, Y, X), both float32."""
     module = importlib.import_module(f"dsr.models.{model.name}")
-    return module.build(settings(model), len(features.channels), len(features.high), features.shape)
+    return module.build(
+        settings(model), len(features.channels), features.static_channels, len(features.high), features.shape
+    )

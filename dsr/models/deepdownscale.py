@@ -1,9 +1,11 @@
 """The network after DeepDownscale's idea (arXiv:1808.05264): a residual on the interpolated field.
 
-The interpolated fields and the static ones lie on the high grid. Squares of fold x fold cells are folded into
-channels (Shi et al. 2016, arXiv:1609.05158), so that convolutions run on a small grid and every cell of a square has
-weights of its own; the last layer unfolds them. The last layer starts at zero: an untrained network is the base.
-No layer keeps statistics of a batch.
+The inputs, interpolated and static fields, lie on the high grid. Squares of fold x fold cells are folded into channels
+(Shi et al. 2016, arXiv:1609.05158), so that the trunk's convolutions run on a small grid and every cell of a square has
+weights of its own. Two tails add up to the output: one unfolds the trunk; the other multiplies coefficients, one for
+each square, with patterns on the high grid that are made from the static fields (as a lapse rate multiplies height, or
+wind a slope) and, with `place`, are learned for each place. Both tails start at zero: an untrained network is the
+base. No layer keeps statistics of a batch.
 """
 
 import torch
@@ -18,8 +20,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
-        self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
+        self.first = _convolution(width, width)
+        self.second = _convolution(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -28,20 +30,24 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """(n, inputs, Y, X) -> (n, outputs, Y, X); any Y and X, unless it learns places."""
+    """(n, inputs, Y, X) -> (n, outputs, Y, X); any Y and X, unless it learns places. `static`: those input channels."""
 
-    def __init__(self, settings: Settings, inputs: int, outputs: int, shape: tuple[int, int]):
+    def __init__(self, settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int]):
         super().__init__()
-        self.fold, width = settings.fold, settings.width
+        self.fold, self.static, self.outputs, width = settings.fold, static, outputs, settings.width
         self.head = nn.Conv2d(inputs * self.fold**2, width, 1)
         self.blocks = nn.ModuleList(Block(width, settings.dropout) for _ in range(settings.blocks))
-        self.tail = nn.Conv2d(width, outputs * self.fold**2, 1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        self.place: nn.Parameter | None = None
+        self.tail = _zero(nn.Conv2d(width, outputs * self.fold**2, 1))
+        patterns = settings.patterns if static else 0
+        self.terrain = None
+        if patterns:
+            self.terrain = nn.Sequential(_convolution(len(static), 16), nn.GELU(), _convolution(16, patterns))
+        self.place = None
         if settings.place:
-            rows, columns = (-(-size // self.fold) for size in shape)
-            self.place = nn.Parameter(torch.zeros(2, width, rows, columns))
+            rows, columns = (-(-size // self.fold) * self.fold for size in shape)
+            self.place = nn.Parameter(0.1 * torch.randn(settings.patterns, rows, columns))
+            patterns += settings.patterns
+        self.coefficients = _zero(nn.Conv2d(width, outputs * patterns, 1)) if patterns else None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         height, width = inputs.shape[-2:]
@@ -49,13 +55,38 @@ class Network(nn.Module):
         if any(padding):
             inputs = functional.pad(inputs, padding, mode="replicate")
         hidden = self.head(functional.pixel_unshuffle(inputs, self.fold))
-        if self.place is not None:
-            hidden = hidden * (1 + self.place[0]) + self.place[1]
         for block in self.blocks:
             hidden = block(hidden)
-        return functional.pixel_shuffle(self.tail(functional.gelu(hidden)), self.fold)[..., :height, :width]
+        hidden = functional.gelu(hidden)
+        output = self.tail(hidden)
+        if self.coefficients is not None:
+            output = output + self._patterned(self.coefficients(hidden), inputs).to(output.dtype)
+        return functional.pixel_shuffle(output, self.fold)[..., :height, :width]
+
+    def _patterned(self, coefficients: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """The sum over patterns of coefficient x pattern, folded like the tail's output."""
+        parts = []
+        if self.terrain is not None:
+            parts.append(self.terrain(inputs[:, self.static.start : self.static.stop]))
+        if self.place is not None:
+            parts.append(self.place.expand(len(inputs), -1, -1, -1))
+        patterns = functional.pixel_unshuffle(torch.cat(parts, 1), self.fold)
+        folded = patterns.unflatten(1, (-1, self.fold**2))  # (n, pattern, cell of the square, y, x)
+        each = coefficients.unflatten(1, (self.outputs, -1))  # (n, output, pattern, y, x)
+        return torch.einsum("nvkyx,nkfyx->nvfyx", each, folded).flatten(1, 2)
 
 
-def build(settings: Settings, inputs: int, outputs: int, shape: tuple[int, int]) -> Network:
+def build(settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int]) -> Network:
     """The network for `inputs` channels and `outputs` variables on a high grid of `shape` (Y, X)."""
-    return Network(settings, inputs, outputs, shape)
+    return Network(settings, inputs, static, outputs, shape)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
