@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "score", "table"]
 
-PICTURED = 64  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
+PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
 DAY = 86400
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -38,15 +38,14 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
     from dsr import predict
 
     folder = Run(run)
-    if not (folder.model / "model.json").is_file():
-        raise UserError(f"{run}: no trained network there (model/model.json is missing): has the run finished?")
+    network = predict.load(folder.model)
     own = json.loads(folder.experiment.read_text())["dsr"]["data"]["store"]
     if not (store or own):
         raise UserError(f"{folder.experiment}: dsr.data.store is not set: give the store with --data")
-    network, opened = predict.load(folder.model), Store(store or own)
+    opened = Store(store or own)
     _check_fits(opened, network.features, run)
     result, example = score(opened, network, network.features, split)
-    if json.loads((folder.model / "model.json").read_text())["fingerprint"] != opened.fingerprint:
+    if network.description["fingerprint"] != opened.fingerprint:
         result["notes"].append(
             "This store is not the one that the network was trained on: its training split may differ."
         )

@@ -152,7 +152,7 @@ def _notes(result: dict[str, Any]) -> str:
     notes = [
         "★ lowest RMSE. Scores are pooled over all times and points, cells weighted by area, missing truth left out, "
         "in physical units. The anomaly correlation is of departures from climatology by hour; SSIM is the mean over "
-        "up to 64 evenly spaced samples. The last column is the network's RMSE minus that method's, so below zero the "
+        "up to 32 evenly spaced samples. The last column is the network's RMSE minus that method's, so below zero the "
         f"network is better{'; ' + interval if interval else ''}.",
         f"Ridge regression has {result['ridge']['predictors']} predictors, from all that the network sees, and its "
         "penalty is chosen on the validation split.",
