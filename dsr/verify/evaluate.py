@@ -13,6 +13,7 @@ import numpy as np
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
+from dsr.run import Run
 from dsr.verify import metrics
 from dsr.verify.baselines import Baselines, Batch, batches
 from dsr.verify.words import FEWEST_BLOCKS, LABELS, table
@@ -22,40 +23,37 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "score", "table"]
 
-PICTURED = 64  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
+PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
 DAY = 86400
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def evaluate(run: Path, store: Path | None = None, split: str = "test") -> dict[str, Any]:
-    """Score the network of RUN/model on a split of `store` (the run's own by default); see `score` for the result.
+def evaluate(run: Path, store: Path | str | None = None, split: str = "test") -> dict[str, Any]:
+    """Score the run's network on a split of `store` (the run's own by default); `score` says what the result holds.
 
-    Leaves RUN/report/evaluation.json (the same) and example.npz (one sample's fields, for the report's maps). Raises
+    Leaves the same in RUN/report/evaluation.json, and one sample's fields for the report's maps in example.npz. Raises
     UserError if there is no trained network, or the store does not fit it.
     """
     from dsr import predict
 
-    if not (run / "model" / "model.json").is_file():
-        raise UserError(f"{run}: no trained network there (model/model.json): has the run finished?")
-    network = predict.load(run / "model")
-    opened = Store(store or _trained_on(run))
+    folder = Run(run)
+    network = predict.load(folder.model)
+    own = json.loads(folder.experiment.read_text())["dsr"]["data"]["store"]
+    if not (store or own):
+        raise UserError(f"{folder.experiment}: dsr.data.store is not set: give the store with --data")
+    opened = Store(store or own)
     _check_fits(opened, network.features, run)
     result, example = score(opened, network, network.features, split)
-    fingerprint = json.loads((run / "model" / "model.json").read_text()).get("fingerprint")
-    if fingerprint not in (None, opened.fingerprint):
-        result["notes"].append("This store is not the one that the network was trained on.")
-    (run / "report").mkdir(exist_ok=True)
-    with whole_file(run / "report" / "example.npz") as temporary, temporary.open("wb") as file:
+    if network.description["fingerprint"] != opened.fingerprint:
+        result["notes"].append(
+            "This store is not the one that the network was trained on: its training split may differ."
+        )
+    folder.report.mkdir(exist_ok=True)
+    with whole_file(folder.report / "example.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **example)
-    write_json(run / "report" / "evaluation.json", result)
+    write_json(folder.report / "evaluation.json", result)
     return result
-
-
-def _trained_on(run: Path) -> Path | str:
-    from dsr.data import simulate
-
-    return json.loads((run / "experiment.json").read_text())["dsr"]["data"]["store"] or simulate.builtin()
 
 
 def _check_fits(store: Store, features: Features, run: Path) -> None:
@@ -148,7 +146,7 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
             "leads": leads,
             "spectrum": {"wavelength_km": wavelengths, "power": power},
         }
-    return result, _example(store, network, baselines, samples, scores)
+    return result, _example(store, network, baselines, samples, scores, split)
 
 
 def _predict(network: Predict, baselines: Baselines, batch: Batch) -> dict[str, np.ndarray]:
@@ -246,22 +244,21 @@ def _differences(scores: Any, rmse: dict[str, float | None], blocks: np.ndarray)
     return result
 
 
-def _example(store: Store, network: Predict, baselines: Baselines, samples: np.ndarray, scores: Any) -> dict[str, Any]:
+def _example(
+    store: Store, network: Predict, baselines: Baselines, samples: np.ndarray, scores: Any, split: str
+) -> dict[str, Any]:
     """The fields of the sample whose error by the network is the median one: neither its best nor its worst."""
     mse = scores.mse.sel({"method": "network"})
-    error = (mse / mse.mean("sample")).mean("variable").values
+    error = (mse / mse.mean("sample")).mean("variable").values  # samples without truth come last
     row = samples[np.argsort(error, kind="stable")[len(error) // 2]]
     batch = next(batches(store, baselines.features, np.array([row])))
     fields = _predict(network, baselines, batch)
-    low = batch.low.mean(1)[0] if baselines.ensemble else batch.low[0]
-    coarse = np.full((len(baselines.features.high), *store.low_shape), np.nan, np.float32)
-    coarse[baselines.shared] = low[baselines.low_rows]
     return {
         **{method: f[0] for method, f in fields.items()},
         "truth": batch.truth[0],
-        "low": coarse,
         "init_time": batch.init_time[0],
         "lead_time": batch.lead_time[0],
+        "inside": store.mask(split),
         "spacing_km": np.array(metrics.spacing_km(store.grid("high"))),
         "north_up": bool(np.diff(store.grid("high")["y"].values).mean() > 0),
     }

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 PENALTIES = np.logspace(-5, 2, 15)  # per training row, for predictors of about unit variance
 WORK = 1e10  # outputs x predictors^2: what one fit may cost
 MEMORY = 2**29  # bytes of moments held at once
+JUDGED = 32  # tiles of a band on which the penalty is chosen
 
 Pairs = Iterator[tuple[Any, np.ndarray]]  # (batch, its targets (n, variable, Y, X)), ...
-Block = tuple[int, slice, np.ndarray, np.ndarray]  # tile, samples, points, and x (row, predictor + 1), float64
+Block = tuple[int, slice, np.ndarray, np.ndarray]  # tile, samples, points, and x (row, predictor + 1), float32
 
 
 class Ridge:
@@ -26,9 +27,9 @@ class Ridge:
 
     Where they can be, regressions are of each high point: on all low cells in a small domain, on a square of them in a
     large one. Where the split is by region (or the domain is huge), one regression serves all points. The penalty of
-    each variable is the one with the least squared error on the validation split. Moments are summed in float64 over
-    batches, so memory does not grow with the number of samples. A missing target counts as zero: give departures from
-    a mean. `targets(split)` iterates over a split's batches.
+    each variable is the one with the least squared error on the validation split. Moments are summed over batches, so
+    memory does not grow with the number of samples. A missing target counts as zero: give departures from a mean.
+    `targets(split)` iterates over a split's batches.
     """
 
     def __init__(self, store: Store, features: Features, targets: Callable[[str], Pairs]):
@@ -36,16 +37,18 @@ class Ridge:
         self.design: Windows | Everywhere = Everywhere(features)
         if store.region is None:
             self.design = _widest(features) or self.design
-        self.weights: list[np.ndarray] = []  # of each tile: (predictor + 1, output), the intercept last
+        self.weights: list[np.ndarray] = []  # of each tile: (predictor + 1, output) float32, the intercept last
         self.penalties: list[list[float]] = []  # of each band of tiles: one for each variable
         width = self.design.predictors + 1
-        step = max(1, int(MEMORY / (3 * 8 * width * (width + self.design.outputs))))
+        step = max(1, int(MEMORY / (8 * width * (width + self.design.outputs))))
         for start in range(0, self.design.tiles, step):
-            tiles = range(start, min(start + step, self.design.tiles))
-            train, validation = (
-                self._moments(targets(split), store.mask(split), tiles) for split in ("train", "validation")
-            )
-            self._solve(train, validation)
+            band = range(start, min(start + step, self.design.tiles))
+            train = self._moments(targets("train"), store.mask("train"), band)
+            judged = band[:: max(1, len(band) // JUDGED)]
+            validation = self._moments(targets("validation"), store.mask("validation"), judged)
+            best = self._choose(train, validation)
+            self.penalties.append(best.tolist())
+            self.weights += [self._weights(xx, xy, best) for xx, xy in train.values()]
 
     def __call__(self, batch: Any) -> np.ndarray:
         """The targets as regressed, (n, variable, Y, X) float32."""
@@ -63,48 +66,53 @@ class Ridge:
         std = np.array([s["std"] or 1.0 for s in statistics])[:, None, None]
         parts = [(centre - mean) / std] + ([] if spread is None else [spread / std])
         fields = np.nan_to_num(np.concatenate(parts, 1)).astype(np.float32)
-        return self.design.blocks(fields, _extras(features.extras, batch), mask, tiles)
+        return self.design.blocks(fields, _extras(features.extras, batch).astype(np.float32), mask, tiles)
 
-    def _moments(self, pairs: Pairs, mask: np.ndarray, tiles: range) -> list[list[Any]]:
-        """Of each tile the sums of x x' and x y', where x ends in 1 and y holds the targets."""
-        sums: list[list[Any]] = [[0.0, 0.0] for _ in tiles]
+    def _moments(self, pairs: Pairs, mask: np.ndarray, tiles: range) -> dict[int, list[Any]]:
+        """Of each tile the sums of x x' and x y' in float64, where x ends in 1 and y holds the targets."""
+        sums: dict[int, list[Any]] = {tile: [0.0, 0.0] for tile in tiles}
         for batch, targets in pairs:
             flat = np.nan_to_num(targets).reshape(*targets.shape[:2], -1)
             for tile, rows, points, x in self._blocks(batch, mask, tiles):
                 y = self.design.pack(flat[rows][:, :, points])
-                sums[tile - tiles.start][0] += x.T @ x
-                sums[tile - tiles.start][1] += x.T @ y
+                sums[tile][0] += (x.T @ x).astype(np.float64)
+                sums[tile][1] += (x.T @ y).astype(np.float64)
         return sums
 
-    def _solve(self, train: list[list[Any]], validation: list[list[Any]]) -> None:
-        """One eigendecomposition a tile gives the weights for every penalty."""
+    def _choose(self, train: dict[int, list[Any]], validation: dict[int, list[Any]]) -> np.ndarray:
+        """(variable) the best of PENALTIES over the tiles of `validation`; the middle one where that split is empty."""
         count = len(self.features.high)
         errors = np.zeros((len(PENALTIES), count))
-        parts = [_decompose(*moments) for moments in train]
-        for part, (xx, xy) in zip(parts, validation, strict=True):
-            if np.ndim(xx):
-                for row, penalty in zip(errors, PENALTIES, strict=True):
-                    w = _weights(part, penalty)
-                    row += (w * (xx @ w - 2 * xy)).sum(0).reshape(count, -1).sum(1)
-        middle = len(PENALTIES) // 2  # where there is no validation split
-        best = PENALTIES[errors.argmin(0)] if errors.any() else np.full(count, PENALTIES[middle])
-        self.penalties.append(best.tolist())
-        self.weights += [_weights(part, np.repeat(best, part[-1].shape[1] // count)) for part in parts]
+        for tile, (xx, xy) in validation.items():
+            if not np.ndim(xx):
+                continue
+            n, mean_x, mean_y, own, cross = _centred(*train[tile])
+            values, vectors = np.linalg.eigh(own)
+            projected = vectors.T @ cross
+            for row, penalty in zip(errors, PENALTIES, strict=True):
+                w = vectors @ (projected / (np.maximum(values, 0)[:, None] + n * penalty))
+                w = np.vstack([w, mean_y - mean_x @ w])
+                row += (w * (xx @ w - 2 * xy)).sum(0).reshape(count, -1).sum(1)
+        return PENALTIES[errors.argmin(0)] if errors.any() else np.full(count, PENALTIES[len(PENALTIES) // 2])
+
+    def _weights(self, xx: np.ndarray, xy: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+        """(predictor + 1, output) float32, with one penalty for each variable; the intercept is not penalised."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        n, mean_x, mean_y, own, cross = _centred(xx, xy)
+        of_output = np.repeat(penalties, len(mean_y) // len(penalties))
+        w = np.empty_like(cross)
+        for penalty in np.unique(penalties):
+            factor = cho_factor(own + n * penalty * np.eye(len(own)))
+            w[:, of_output == penalty] = cho_solve(factor, cross[:, of_output == penalty])
+        return np.vstack([w, mean_y - mean_x @ w]).astype(np.float32)
 
 
-def _decompose(xx: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Count, means of x and y, eigenvalues and vectors of x's centred moments, and those with y in that basis."""
-    n, mean_x, mean_y = xx[-1, -1], xx[-1, :-1] / xx[-1, -1], xy[-1] / xx[-1, -1]
-    values, vectors = np.linalg.eigh(xx[:-1, :-1] - n * np.outer(mean_x, mean_x))
-    projected = vectors.T @ (xy[:-1] - n * np.outer(mean_x, mean_y))
-    return n, mean_x, mean_y, np.maximum(values, 0), vectors, projected
-
-
-def _weights(part: tuple[np.ndarray, ...], penalty: Any) -> np.ndarray:
-    """(predictor + 1, output): the weights for one penalty, or one for each output; the intercept is not penalised."""
-    n, mean_x, mean_y, values, vectors, projected = part
-    w = vectors @ (projected / (values[:, None] + n * penalty))
-    return np.vstack([w, mean_y - mean_x @ w])
+def _centred(xx: np.ndarray, xy: np.ndarray) -> tuple[Any, ...]:
+    """The count, the means of x and y, and the moments about them, from sums whose last x is 1."""
+    n = xx[-1, -1]
+    mean_x, mean_y = xx[-1, :-1] / n, xy[-1] / n
+    return n, mean_x, mean_y, xx[:-1, :-1] - n * np.outer(mean_x, mean_x), xy[:-1] - n * np.outer(mean_x, mean_y)
 
 
 def _extras(names: list[str], batch: Any) -> np.ndarray:
@@ -161,7 +169,7 @@ class Windows:
     def blocks(self, fields: np.ndarray, extras: np.ndarray, mask: np.ndarray, tiles: range) -> Iterator[Block]:
         """A block for each tile, whose rows are samples; the mask is not used, since it is by time that these split."""
         n = len(fields)
-        apart = np.concatenate([extras, np.ones((n, 1))], 1)
+        apart = np.concatenate([extras, np.ones((n, 1), np.float32)], 1)
         for tile in tiles:
             rows, columns = self.windows[tile]
             x = np.concatenate([fields[:, :, rows, columns].reshape(n, -1), apart], 1)
@@ -190,7 +198,7 @@ class Everywhere:
         ]  # fmt: skip
         statistics = [features.statistics["static"][v.name] for v in features.static]
         static = [(f - s["mean"]) / (s["std"] or 1) for f, s in zip(features.static_fields, statistics, strict=True)]
-        self.static = np.nan_to_num(np.array(static)).reshape(len(static), rows.size)
+        self.static = np.nan_to_num(np.array(static, np.float32)).reshape(len(static), rows.size)
         self.predictors = 9 * fields + len(static) + extras
         self.outputs = len(features.high)
 
@@ -200,7 +208,7 @@ class Everywhere:
         for i in range(len(fields)):
             low = np.concatenate([interpolate(fields[i]) for interpolate in self.interpolations])
             columns = [low.reshape(len(low), -1)[:, points], self.static[:, points]]
-            constant = np.repeat(np.append(extras[i], 1.0)[:, None], len(points), 1)
+            constant = np.repeat(np.append(extras[i], np.float32(1))[:, None], len(points), 1)
             yield 0, slice(i, i + 1), points, np.concatenate([*columns, constant]).T
 
     def pack(self, y: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 LABELS = {
@@ -16,7 +17,7 @@ LABELS = {
     "control": "control member",
     "ensemble_mean": "ensemble mean",
 }
-COLUMNS = ("RMSE", "MAE", "bias", "corr.", "anom. corr.", "SSIM", "network less it")
+COLUMNS = ("RMSE", "MAE", "bias", "corr.", "anom. corr.", "SSIM", "network minus it")
 FEWEST_BLOCKS = 10  # with fewer independent blocks there is no interval
 
 
@@ -58,7 +59,9 @@ def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
 def caution(result: dict[str, Any]) -> str:
     """How far the figures can be trusted."""
     blocks, length = result["independent_blocks"], result["block_runs"]
-    basis = f"{result['samples']} samples, {result['runs']} init times, independent blocks: {blocks} of {length} init times"
+    basis = (
+        f"{result['samples']} samples, {result['runs']} init times, independent blocks: {blocks} of {length} init times"
+    )
     if blocks < FEWEST_BLOCKS:
         return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
     return f"{basis}; intervals: 95 %, paired bootstrap of the difference over whole blocks."
@@ -86,19 +89,21 @@ def table(result: dict[str, Any]) -> Any:
 
 
 def rows(result: dict[str, Any], name: str) -> list[tuple[str, list[str]]]:
-    """The skill table of a variable: (method, its cells under COLUMNS), best first, without those that have no value."""
+    """The skill table of a variable: (method, its cells under COLUMNS), best first; one without a value is left out."""
     found = result["variables"][name]
     keys = ("rmse", "mae", "bias", "correlation", "anomaly_correlation", "ssim")
+    rmse = {method: value for method, value in found["rmse"].items() if value is not None}
+    decimals = max(0, 2 - math.floor(math.log10(min(rmse.values(), default=1.0) or 1.0)))
     lines = []
-    for method in sorted((m for m, v in found["rmse"].items() if v is not None), key=lambda m: found["rmse"][m]):
-        cells = [_short(found[key][method], 2 if key == "bias" else 3) for key in keys]
+    for method in sorted(rmse, key=lambda m: rmse[m]):
+        values = {key: found[key][method] for key in keys}
+        cells = [
+            "" if v is None else f"{v:.{decimals if key in ('rmse', 'mae', 'bias') else 3}f}"
+            for key, v in values.items()
+        ]
         difference = found["difference"].get(method)
-        text = "" if difference is None else f"{difference['rmse']:+.3g}"
+        text = "" if difference is None else f"{difference['rmse']:+.{decimals}f}"
         if difference and difference["interval"]:
-            text += " [{:+.2g}, {:+.2g}]".format(*difference["interval"])
+            text += " [{:+.{d}f}, {:+.{d}f}]".format(*difference["interval"], d=decimals)
         lines.append((method, [*cells, text]))
     return lines
-
-
-def _short(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:#.{digits}g}"

@@ -8,7 +8,7 @@ import xarray as xr
 from dsr.data.features import Features
 from dsr.data.store import Layout, Store, Variable, Writer
 
-HOUR = 3600
+HOUR, DAY = 3600, 86400
 
 
 def block_mean(high: np.ndarray, factor: int) -> np.ndarray:
@@ -18,10 +18,19 @@ def block_mean(high: np.ndarray, factor: int) -> np.ndarray:
 
 
 def make(
-    path: Path, high: np.ndarray, low: np.ndarray, split: np.ndarray, *, factor: int = 4, init: np.ndarray | None = None,
-    lead: np.ndarray | None = None, high_names: tuple[str, ...] = ("t",), low_names: tuple[str, ...] = ("t",),
-    latitude: np.ndarray | None = None, **more: object,
-) -> Store:  # fmt: skip
+    path: Path,
+    high: np.ndarray,
+    low: np.ndarray,
+    split: np.ndarray,
+    *,
+    factor: int = 4,
+    init: np.ndarray | None = None,
+    lead: np.ndarray | None = None,
+    high_names: tuple[str, ...] = ("t",),
+    low_names: tuple[str, ...] = ("t",),
+    latitude: np.ndarray | None = None,
+    **more: object,
+) -> Store:
     """A store of high (n, variable, Y, X) and low (n, [member,] variable, y, x) on cell-registered grids.
 
     The grid is 2 km, projected, or regular in degrees where `latitude` is given.
@@ -63,7 +72,8 @@ def _grid(shape: tuple[int, int], factor: int, latitude: np.ndarray | None) -> x
         return xr.Dataset(coords={"y": ("y", y, {"units": "m"}), "x": ("x", x, {"units": "m"})})
     y = block_mean(latitude[None].repeat(factor, 0), factor)[0] if factor > 1 else latitude
     x = x / 2000.0 * abs(latitude[1] - latitude[0])
-    return xr.Dataset(coords={"y": ("y", y, {"units": "degrees_north"}), "x": ("x", x, {"units": "degrees_east"})})
+    axes = {"y": ("y", y, {"units": "degrees_north"}), "x": ("x", x, {"units": "degrees_east"})}
+    return xr.Dataset(coords={**axes, "latitude": ("y", y), "longitude": ("x", x)})
 
 
 def features(store: Store, extras: tuple[str, ...] = (), members: str = "mean_spread") -> Features:

@@ -1,0 +1,141 @@
+"""Metrics against hand-worked values, the libraries and their definitions."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scores.continuous import mae, rmse
+from skimage.metrics import structural_similarity
+
+from dsr.verify import metrics
+
+
+def arrays(prediction: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[xr.DataArray, ...]:
+    """(sample, Y, X) fields of one method and one variable as DataArrays."""
+    dims = ("sample", "variable", "y", "x")
+    methods = xr.DataArray(prediction[None, :, None], dims=("method", *dims)).assign_coords(method=["m"])
+    return methods, xr.DataArray(truth[:, None], dims=dims), xr.DataArray(weights, dims=("y", "x"))
+
+
+def pooled(prediction: np.ndarray, truth: np.ndarray, weights: np.ndarray, mean: float = 0.0) -> dict[str, float]:
+    """The pooled scores, by way of two batches."""
+    halves = []
+    for part in np.array_split(np.arange(len(truth)), 2):
+        halves.append(metrics.per_sample(*arrays(prediction[part], truth[part], weights), {"correlation": mean}))
+    found = metrics.pool(xr.concat(halves, "sample"))
+    return {str(name): values.item() for name, values in found.data_vars.items()}
+
+
+def test_cell_areas_follow_the_cosine_of_latitude_and_are_uniform_in_metres():
+    y = np.array([0.0, 60.0])
+    degrees = xr.Dataset(coords={"y": ("y", y, {"units": "degrees_north"}), "x": ("x", np.arange(3.0))})
+    assert np.allclose(metrics.cell_areas(degrees), [[4 / 3] * 3, [2 / 3] * 3])
+    metres = xr.Dataset(coords={"y": ("y", y, {"units": "m"}), "x": ("x", np.arange(3.0))})
+    assert np.allclose(metrics.cell_areas(metres), 1)
+
+
+def test_rmse_is_the_root_of_the_pooled_mean_square_with_weights():
+    truth = np.zeros((2, 1, 2))
+    found = pooled(np.array([[[3.0, 0.0]], [[-1.0, 4.0]]]), truth, np.array([[3.0, 1.0]]))
+    assert found["rmse"] == pytest.approx(np.sqrt((3 * 9 + 3 * 1 + 16) / 8))
+    assert found["mae"] == pytest.approx((9 + 3 + 4) / 8)
+    assert found["bias"] == pytest.approx((9 - 3 + 4) / 8)
+
+
+def test_missing_truth_is_left_out_and_a_missing_prediction_is_not_rewarded():
+    random = np.random.default_rng(0)
+    prediction, truth = random.normal(size=(2, 6, 5, 4))
+    weights = random.uniform(0.5, 1.5, (5, 4))
+    truth[random.random(truth.shape) < 0.3] = np.nan
+    truth[3] = np.nan
+    found = pooled(prediction, truth, weights)
+    fields = xr.DataArray(prediction), xr.DataArray(truth)
+    area = xr.DataArray(weights, dims=("dim_1", "dim_2"))
+    assert found["rmse"] == pytest.approx(rmse(*fields, weights=area).item())
+    assert found["mae"] == pytest.approx(mae(*fields, weights=area).item())
+    there = np.isfinite(truth)
+    covariance = np.cov(prediction[there], truth[there], aweights=np.broadcast_to(weights, truth.shape)[there])
+    assert found["correlation"] == pytest.approx(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+    prediction[0, 0, 0] = np.nan
+    truth[0, 0, 0] = 1.0
+    assert np.isnan(pooled(prediction, truth, weights)["rmse"])
+
+
+def test_correlation_does_not_depend_on_where_departures_start_nor_exists_without_variance():
+    random = np.random.default_rng(0)
+    truth = 280 + random.normal(size=(4, 6, 6))
+    prediction = truth + random.normal(size=truth.shape)
+    found = [pooled(prediction, truth, np.ones((6, 6)), mean)["correlation"] for mean in (0.0, 280.0)]
+    assert found == pytest.approx([np.corrcoef(prediction.ravel(), truth.ravel())[0, 1]] * 2)
+    assert np.isnan(pooled(np.full_like(truth, 280.0), truth, np.ones((6, 6)), 280.0)["correlation"])
+
+
+def test_ssim_is_the_library_s_and_windows_with_missing_values_do_not_count():
+    random = np.random.default_rng(0)
+    truth = random.normal(size=(20, 24))
+    prediction = truth + 0.5 * random.normal(size=truth.shape)
+    inside = np.ones(truth.shape, bool)
+    assert metrics.ssim(truth, truth, 6.0, inside) == pytest.approx(1)
+    assert metrics.ssim(prediction, truth, 6.0, inside) == pytest.approx(
+        structural_similarity(prediction, truth, data_range=6.0)
+    )
+    spoiled, gap = prediction.copy(), truth.copy()
+    spoiled[:, 12:] = 1e3
+    gap[:, 12:] = np.nan
+    left = metrics.ssim(prediction[:, :12], truth[:, :12], 6.0, inside[:, :12])
+    assert metrics.ssim(spoiled, gap, 6.0, inside) == pytest.approx(left)
+    assert np.isnan(metrics.ssim(truth[:5], truth[:5], 6.0, inside[:5]))
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 2.0), (3.0, 2.0)])
+def test_spectrum_peaks_at_the_known_wavelength(spacing):
+    y, x = np.arange(60) * spacing[0], np.arange(80) * spacing[1]
+    for wavelength in (16.0, 40.0):
+        wave = np.cos(2 * np.pi * (x[None] * 0.8 + y[:, None] * 0.6) / wavelength)
+        wavelengths, power = metrics.spectrum(np.stack([wave, 3 * wave]), spacing)
+        assert wavelengths[power[0].argmax()] == pytest.approx(wavelength, rel=0.1)
+        assert np.allclose(power[1], 9 * power[0])
+
+
+def test_spectrum_of_white_noise_is_flat_and_holds_the_variance():
+    noise = 2 * np.random.default_rng(0).normal(size=(200, 32, 32))
+    wavelengths, power = metrics.spectrum(noise, (1.0, 1.0))
+    assert wavelengths[0] == pytest.approx(64) and wavelengths[-1] == pytest.approx(2)
+    assert power.mean(0) == pytest.approx(4 / 32**2, rel=0.2)
+
+
+def test_decorrelation_of_independent_and_of_persistent_series():
+    random = np.random.default_rng(0)
+    noise = random.normal(size=2000)
+    series = np.zeros(2000)
+    for i in range(1, 2000):
+        series[i] = 0.9 * series[i - 1] + noise[i]
+    assert metrics.decorrelation(noise) == 1
+    assert 10 < metrics.decorrelation(series) < 60  # 0.9^k < 2 / sqrt(n) at k = 30
+    assert metrics.decorrelation(np.ones(5)) == 1
+
+
+def test_bootstrap_covers_the_true_difference_and_needs_whole_blocks():
+    random = np.random.default_rng(1)
+    runs, each = 30, 4
+    blocks = np.repeat(np.arange(runs), each)
+    truth = np.sqrt(1.5) - 1.0
+    covered, covered_if_split = 0, 0
+    for _ in range(200):
+        second = np.repeat(random.gamma(5, 1 / 5, runs), each)  # mean square 1, the same within a run
+        first = second + np.repeat(random.gamma(5, 0.5 / 5, runs), each)
+        squares, weight = np.stack([first, second]), np.ones(runs * each)
+        low, high = metrics.bootstrap(squares, weight, blocks, resamples=400)
+        covered += low <= truth <= high
+        low, high = metrics.bootstrap(squares, weight, np.arange(runs * each), resamples=400)
+        covered_if_split += low <= truth <= high
+    assert 0.87 <= covered / 200 <= 0.99
+    assert covered_if_split / 200 < 0.8
+
+
+def test_bootstrap_is_paired_and_seeded():
+    random = np.random.default_rng(0)
+    weather = random.gamma(1, 100, 40)  # a hard day is hard for both
+    squares = np.stack([weather + 0.1, weather])
+    low, high = metrics.bootstrap(squares, np.ones(40), np.arange(40))
+    assert 0 < low < high < 0.02
+    assert (low, high) == metrics.bootstrap(squares, np.ones(40), np.arange(40))
