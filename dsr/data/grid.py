@@ -35,7 +35,9 @@ def make(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None = None) ->
         }
     else:
         rotated = mapping.get("grid_mapping_name") == "rotated_latitude_longitude"
-        names = ("grid_latitude", "grid_longitude") if rotated else ("projection_y_coordinate", "projection_x_coordinate")
+        names = (
+            ("grid_latitude", "grid_longitude") if rotated else ("projection_y_coordinate", "projection_x_coordinate")
+        )
         units = "degrees" if rotated else "m"
         longitude, latitude = _transformer(mapping, None).transform(*np.meshgrid(x, y))
         coordinates = {

@@ -71,7 +71,9 @@ def _write(plan: _Plan, output: Path) -> None:
 def _plan(recipe: Recipe) -> _Plan:
     high = _open(recipe, "high")
     if high.members is not None:
-        raise UserError(f"{high.name}: has members {high.members}; a truth has one: choose it by \"members\": [n] in a recipe")
+        raise UserError(
+            f'{high.name}: has members {high.members}; a truth has one: choose it by "members": [n] in a recipe'
+        )
     low = _open(recipe, "low") if recipe.low else None
     if low is None and recipe.factor is None:
         raise UserError("give a low archive, or a factor to coarsen the high one by")
@@ -102,7 +104,9 @@ def _plan(recipe: Recipe) -> _Plan:
         high_frames, high_rows = np.unique(matched, return_inverse=True)
     source = low or high
     for archive in filter(None, (high, low)):
-        problems += [f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()]
+        problems += [
+            f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()
+        ]
         problems += _uneven(archive)
     init_time, lead_time = source.init_time[low_frames], source.lead_time[low_frames]
 
@@ -195,7 +199,7 @@ def _paired(low: Archive, high: Archive, wanted: str | None) -> tuple[str, np.nd
     if wanted is None and len(fitting) == 2 and found["same-run"] != found["valid-time"]:
         raise UserError(
             f"low and high can be paired as same-run ({len(found['same-run'])} pairs) and by valid-time "
-            f"({len(found['valid-time'])} pairs): choose one (--pairing, or \"pairing\" in the recipe)"
+            f'({len(found["valid-time"])} pairs): choose one (--pairing, or "pairing" in the recipe)'
         )
     pairing = wanted or (fitting[0] if fitting else "valid-time")
     pairs = [pair for pair in found[pairing] if _same_interval(low, high, *pair)]
@@ -249,7 +253,9 @@ def _by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.nda
             inside = inside[inside > ranges[-1][1] + gap] if ranges and ranges[-1] else inside
             ranges.append((int(inside[0]), int(inside[-1])) if len(inside) else ())
     else:
-        raise UserError("splits: train, validation and test must be three shares that sum to at most 1, or three ranges of dates")
+        raise UserError(
+            "splits: train, validation and test must be three shares that sum to at most 1, or three ranges of dates"
+        )
     split = np.full(len(init), -1, np.int8)
     for code, span in enumerate(ranges):
         inside = (init >= span[0]) & (init <= span[1]) if span else np.zeros(len(init), bool)
@@ -283,7 +289,9 @@ def _by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[n
     region = np.zeros(shape, np.int8)
     for name, box in boxes.items():
         if box is None or not (0 <= box[0] <= box[1] < shape[0] and 0 <= box[2] <= box[3] < shape[1]):
-            raise UserError(f"splits.{name}: {box} is no box [first row, last row, first column, last column] in {shape}")
+            raise UserError(
+                f"splits.{name}: {box} is no box [first row, last row, first column, last column] in {shape}"
+            )
         around = tuple(slice(max(0, a - gap), b + gap + 1) for a, b in (box[:2], box[2:]))
         if (region[tuple(slice(a, b + 1) for a, b in (box[:2], box[2:]))] > 0).any():
             raise UserError("splits: the validation and test boxes overlap")
@@ -300,7 +308,9 @@ def _keep_apart(region: np.ndarray, gap: int) -> None:
 
     counts = [int((region == code).sum()) for code in range(3)]
     if not all(counts):
-        raise UserError(f"splits: no points are left for {SPLITS[counts.index(0)]}; give smaller boxes or a smaller gap")
+        raise UserError(
+            f"splits: no points are left for {SPLITS[counts.index(0)]}; give smaller boxes or a smaller gap"
+        )
     distance = distance_transform_cdt(region != SPLITS.index("validation"), metric="chessboard")
     if distance[region == SPLITS.index("test")].min() <= gap:
         raise UserError(f"splits: the validation and test boxes lie closer than the gap of {gap} points")

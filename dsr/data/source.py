@@ -23,7 +23,10 @@ Frame = tuple[int, int]  # initial time (seconds since 1970-01-01) and lead time
 ROLES = {
     "y": (("latitude", "projection_y_coordinate", "grid_latitude"), ("latitude", "lat", "y", "rlat", "yc")),
     "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("longitude", "lon", "x", "rlon", "xc")),
-    "member": (("realization",), ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "em")),
+    "member": (
+        ("realization",),
+        ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "em"),
+    ),
     "init": (
         ("forecast_reference_time",),
         ("init_time", "init", "forecast_reference_time", "reference_time", "analysis_time", "initial_time"),
@@ -294,7 +297,9 @@ def open_archive(
     if members is not None:
         parts = {key: _only(several, set(members)) for key, several in parts.items()}
     if not parts:
-        raise UserError(f"{name}: holds no variable with rows and columns (1-D latitude and longitude, or projected y and x)")
+        raise UserError(
+            f"{name}: holds no variable with rows and columns (1-D latitude and longitude, or projected y and x)"
+        )
     if variables is None:
         timed = {key: several for key, several in parts.items() if static or any(part.dims for part in several)}
         chosen, variables = timed or parts, {}
@@ -348,6 +353,7 @@ def _files(patterns: Sequence[str], root: Path | None) -> Iterator[tuple[str, An
 
 
 def _open(system: Any, path: str, local: bool) -> list[Any]:
+    import pyproj  # noqa: F401  before eccodes: else both tear down eccodes' copy of PROJ at exit, and the process crashes
     import xarray as xr
 
     options: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False, "cache": False}
@@ -439,7 +445,10 @@ def _grid(array: Any, y: str, x: str) -> Any:
     if y not in array.coords or x not in array.coords:
         raise UserError(f"dimensions {y} and {x} have no coordinates; regular grids need one along each")
     rows, columns = array[y], array[x]
-    if str(rows.attrs.get("units", "degrees")).lower().startswith("deg") and rows.attrs.get("standard_name") != "grid_latitude":
+    if (
+        str(rows.attrs.get("units", "degrees")).lower().startswith("deg")
+        and rows.attrs.get("standard_name") != "grid_latitude"
+    ):
         return grids.make(rows.values, columns.values)
     mapping = next((c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs), None)
     if mapping is None:

@@ -10,7 +10,15 @@ WATER = 1000.0  # kg m-3: a metre of liquid water on a square metre
 
 def tidy(units: str) -> str:
     """A unit as CF spells it: "m**2 s**-2" -> "m2 s-2"; "" where the file does not know."""
-    spelt = {"(0 - 1)": "1", "0-1": "1", "Degree true": "degree", "unknown": "", "Numeric": "1", "~": "", "percent": "%"}
+    spelt = {
+        "(0 - 1)": "1",
+        "0-1": "1",
+        "Degree true": "degree",
+        "unknown": "",
+        "Numeric": "1",
+        "~": "",
+        "percent": "%",
+    }
     return spelt.get(units.strip(), units.strip().replace("**", ""))
 
 
@@ -39,7 +47,10 @@ def _registry() -> Any:
     from cf_xarray.units import units as registry
 
     water = pint.Context("water")
-    for amount, depth in (("[mass] / [length] ** 2", "[length]"), ("[mass] / [length] ** 2 / [time]", "[length] / [time]")):
+    for amount, depth in (
+        ("[mass] / [length] ** 2", "[length]"),
+        ("[mass] / [length] ** 2 / [time]", "[length] / [time]"),
+    ):
         water.add_transformation(depth, amount, lambda r, value: value * r.Quantity(WATER, "kg / m ** 3"))
         water.add_transformation(amount, depth, lambda r, value: value / r.Quantity(WATER, "kg / m ** 3"))
     registry.add_context(water)
