@@ -12,7 +12,7 @@ from dsr.data.store import SPLITS, Store, Variable
 def describe(path: Path | str) -> str:
     """The store at `path`, in plain text lines. Raises UserError where there is none."""
     store = Store(path)
-    provenance = store.attributes.get("provenance", {})
+    provenance: dict[str, Any] = store.attributes.get("provenance", {})  # type: ignore[assignment]
     sections = {
         "grids": _grids(store),
         "times": _times(store),
@@ -29,25 +29,27 @@ def describe(path: Path | str) -> str:
 
 
 def _grids(store: Store) -> list[str]:
-    rows, columns = (np.median(np.abs(np.diff(i, axis=axis))) for axis, i in enumerate(store.low_index))
-    first, last = ([float(i[k, k]) for i in store.low_index] for k in (0, -1))
+    step = " x ".join(f"{np.median(np.abs(np.diff(i, axis=axis))):.4g}" for axis, i in enumerate(store.low_index))
+    rows, columns = (f"{i.min():.4g} to {i.max():.4g}" for i in store.low_index)
     nodes = all(np.isclose(i[0, 0], np.round(i[0, 0]), atol=1e-3) for i in store.low_index)
+    registered = "node-registered" if nodes else "cell-registered"
     return [
         f"high  {grids.describe(store.grid('high'))}",
         f"low   {grids.describe(store.grid('low'))}",
-        f"factor {store.attributes['factor']}: a high step is {rows:.4g} x {columns:.4g} low cells; {'node' if nodes else 'cell'}-"
-        f"registered; high points lie in low rows {first[0]:.4g} to {last[0]:.4g}, columns {first[1]:.4g} to {last[1]:.4g}",
+        f"factor {store.attributes['factor']}, {registered}: a high step is {step} low cells",
+        f"high points lie in low rows {rows}, columns {columns}",
     ]
 
 
 def _times(store: Store) -> list[str]:
     leads = np.unique(store.low_lead_time) / 3600
+    hours = ", ".join(f"{h:g}" for h in leads) if len(leads) <= 12 else f"{len(leads)}, {leads[0]:g} to {leads[-1]:g}"
+    runs = np.unique(store.low_init_time)
     several = len(store.high_index) - len(np.unique(store.high_index))
     return [
         f"{len(store.time)} truths, {_span(store.time)}",
-        f"{len(store.high_index)} samples, {len(np.unique(store.low_init_time))} initial times, {_span(store.low_init_time)}",
-        f"leads {', '.join(f'{h:g}' for h in leads) if len(leads) <= 12 else f'{len(leads)} from {leads[0]:g} to {leads[-1]:g}'} h"
-        + (f"; {store.members} members" if store.members else ""),
+        f"{len(store.high_index)} samples, {len(runs)} initial times, {_span(runs)}",
+        f"leads {hours} h" + (f"; {store.members} members" if store.members else ""),
         f"paired by {store.attributes['pairing']}" + (f"; {several} samples share their truth" if several else ""),
     ]
 

@@ -1,4 +1,4 @@
-"""Open an archive - NetCDF, GRIB or Zarr, here or at any URL - as frames on one grid, read one by one when asked for."""
+"""Open an archive (NetCDF, GRIB or Zarr, here or at any URL) as frames on one grid, each read when it is asked for."""
 
 import itertools
 import tempfile
@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ ROLES = {
     "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("longitude", "lon", "x", "rlon", "xc")),
     "member": (
         ("realization",),
-        ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "em"),
+        ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "ensemble_member"),
     ),
     "init": (
         ("forecast_reference_time",),
@@ -68,14 +68,14 @@ class Choice:
     """How one variable is taken from an archive."""
 
     source: str = ""  # its name in the archive, where that is another
-    units: str = ""  # what to convert to
+    units: str = ""  # what to convert to; where the archive does not know its units, what they are
     accumulated: bool | None = None  # a total since the start of the run; None: as GRIB says, otherwise no
     missing: tuple[float, ...] = ()  # values that stand for a missing one
     valid_range: tuple[float, float] | None = None  # outside of it, a value is missing
     standard_name: str = ""
     long_name: str = ""
 
-    __pydantic_config__ = {"extra": "forbid"}  # for recipes, which hold choices
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # for recipes, which hold choices
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ class _Part:
             try:
                 values = self.array.isel(cut).transpose(*order).values
             except Exception as error:
-                raise OSError(
-                    f"{self.file}: {self.array.name} at {when(frame)} cannot be read ({_first_line(error)}): is the file whole?"
-                ) from error
+                what = f"{self.array.name} at {when(frame)} cannot be read ({_first_line(error)})"
+                raise OSError(f"{self.file}: {what}: is the file whole?") from error
             self.block.update(start=start, values=values)
         return self.block["values"][tuple(i - s for i, s in zip(index, start, strict=True))].astype(np.float32)
 
@@ -177,7 +176,7 @@ class Archive:
         values = self._raw(name, frame)
         if name in self.accumulated:
             before = (frame[0], frame[1] - self.interval[name][frame])
-            held, total = self._totals.get(name, (None, None))
+            held, total = self._totals.get(name, (None, values))
             earlier = total if held == before else self._raw(name, before)
             self._totals[name] = (frame, values)
             values = self._amount(name, frame, values, earlier)
@@ -190,18 +189,18 @@ class Archive:
         with np.errstate(invalid="ignore"):
             negative = amount < 0
         if negative.any():
-            if amount[negative].min() < -FALL * np.nanmax(np.abs(total)) - 1e-6:
+            fall = -amount[negative].min()
+            if fall > FALL * np.nanmax(np.abs(total)) + 1e-6:
                 raise UserError(
-                    f"{self.name}: {name} falls by {-amount[negative].min():.3g} before {when(frame)}, so it is no total since "
-                    f'the start of the run; say "accumulated": false for it in a recipe'
+                    f"{self.name}: {name} falls by {fall:.3g} before {when(frame)}, so it is no total since the start of "
+                    f'the run; say "accumulated": false for it in a recipe'
                 )
             self.counts[name, "small negative amounts clipped to 0"] += int(negative.sum())
         self.counts[name, "amounts"] += int(np.isfinite(amount).sum())
         return np.where(negative, np.float32(0), amount)
 
     def _raw(self, name: str, frame: Frame) -> np.ndarray:
-        choice = self.choices.get(name, Choice())
-        fields = [self._masked(name, part.read(frame), part, choice) for part in self.parts[name][frame]]
+        fields = [self._masked(name, part.read(frame)) for part in self.parts[name][frame]]
         if self.members is None:
             return fields[0] if fields[0].ndim == 2 else fields[0][0]
         result = np.empty((len(self.members), *grids.shape(self.grid)), np.float32)
@@ -215,16 +214,12 @@ class Archive:
                     result[self.members.index(number)] = one
         return result
 
-    def _masked(self, name: str, values: np.ndarray, part: _Part, choice: Choice) -> np.ndarray:
-        attributes = part.array.attrs
-        low, high = choice.valid_range or attributes.get("valid_range", (None, None))
-        low, high = attributes.get("valid_min", low), attributes.get("valid_max", high)
+    def _masked(self, name: str, values: np.ndarray) -> np.ndarray:
+        choice = self.choices.get(name, Choice())
+        lower, upper = choice.valid_range or (-HUGE, HUGE)
         with np.errstate(invalid="ignore"):
-            bad = np.isin(values, np.array((*SENTINELS, *choice.missing), np.float32)) | (np.abs(values) > HUGE)
-            if low is not None and choice.valid_range is not None:
-                bad |= values < low
-            if high is not None and choice.valid_range is not None:
-                bad |= values > high
+            bad = np.isin(values, np.array((*SENTINELS, *choice.missing), np.float32))
+            bad |= (values < lower) | (values > upper)
         if bad.any():
             self.counts[name, "sentinels and values out of range taken as missing"] += int(bad.sum())
             values = np.where(bad, np.float32(np.nan), values)
@@ -283,16 +278,16 @@ def open_archive(
 ) -> Archive:
     """Open every file that the `patterns` (paths, globs, URLs; relative ones to `root`) name, as one Archive.
 
-    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A variable
-    on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and asks for no
-    time. Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
+    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A
+    variable on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and
+    asks for no time. Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
     """
     files = list(_files(patterns, root))
     parts: dict[str, list[_Part]] = defaultdict(list)
     for file, dataset in files:
         for part in _parts_of(dataset, file, static):
             parts[str(part.array.name)].append(part)
-    name = ", ".join(patterns)
+    name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
     parts = _with_levels(parts)
     if members is not None:
         parts = {key: _only(several, set(members)) for key, several in parts.items()}
@@ -445,10 +440,8 @@ def _grid(array: Any, y: str, x: str) -> Any:
     if y not in array.coords or x not in array.coords:
         raise UserError(f"dimensions {y} and {x} have no coordinates; regular grids need one along each")
     rows, columns = array[y], array[x]
-    if (
-        str(rows.attrs.get("units", "degrees")).lower().startswith("deg")
-        and rows.attrs.get("standard_name") != "grid_latitude"
-    ):
+    degrees = str(rows.attrs.get("units", "degrees")).lower().startswith("deg")
+    if degrees and rows.attrs.get("standard_name") != "grid_latitude":
         return grids.make(rows.values, columns.values)
     mapping = next((c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs), None)
     if mapping is None:

@@ -15,7 +15,6 @@ def tidy(units: str) -> str:
         "0-1": "1",
         "Degree true": "degree",
         "unknown": "",
-        "Numeric": "1",
         "~": "",
         "percent": "%",
     }
@@ -46,11 +45,9 @@ def _registry() -> Any:
     import pint
     from cf_xarray.units import units as registry
 
-    water = pint.Context("water")
-    for amount, depth in (
-        ("[mass] / [length] ** 2", "[length]"),
-        ("[mass] / [length] ** 2 / [time]", "[length] / [time]"),
-    ):
+    water: Any = pint.Context("water")
+    for depth in ("[length]", "[length] / [time]"):
+        amount = f"[mass] / [length] ** 3 * {depth}"
         water.add_transformation(depth, amount, lambda r, value: value * r.Quantity(WATER, "kg / m ** 3"))
         water.add_transformation(amount, depth, lambda r, value: value / r.Quantity(WATER, "kg / m ** 3"))
     registry.add_context(water)
