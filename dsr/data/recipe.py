@@ -51,7 +51,9 @@ class ByRegion(_Part):
     by: Literal["region"]
     validation: tuple[int, int, int, int] | None = None
     test: tuple[int, int, int, int] | None = None
-    gap: PositiveInt | None = Field(None, description="high points left out around each box; null: 4 low cells")
+    gap: PositiveInt | None = Field(
+        None, description="high points left out around each box; null: 4 low cells, fewer on small grids"
+    )
 
 
 class Recipe(_Part):

@@ -1,6 +1,7 @@
 """Open an archive (NetCDF, GRIB or Zarr, here or at any URL) as frames on one grid, each read when it is asked for."""
 
 import itertools
+import json
 import tempfile
 import warnings
 from collections import Counter, defaultdict
@@ -19,23 +20,23 @@ from dsr.errors import UserError
 
 Frame = tuple[int, int]  # initial time (seconds since 1970-01-01) and lead time (seconds)
 
-# How each kind of coordinate is recognised: its CF standard names, then its usual names.
+# How each kind of coordinate is recognised: its CF standard names, then its other usual names.
 ROLES = {
-    "y": (("latitude", "projection_y_coordinate", "grid_latitude"), ("latitude", "lat", "y", "rlat", "yc")),
-    "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("longitude", "lon", "x", "rlon", "xc")),
+    "y": (("latitude", "projection_y_coordinate", "grid_latitude"), ("lat", "y", "rlat", "yc")),
+    "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("lon", "x", "rlon", "xc")),
     "member": (
         ("realization",),
-        ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "ensemble_member"),
+        ("member", "members", "number", "realisation", "ens", "ensemble", "ensemble_member"),
     ),
     "init": (
         ("forecast_reference_time",),
-        ("init_time", "init", "forecast_reference_time", "reference_time", "analysis_time", "initial_time"),
+        ("init_time", "init", "reference_time", "analysis_time", "initial_time"),
     ),
     "lead": (
         ("forecast_period",),
-        ("lead_time", "lead", "leadtime", "step", "forecast_period", "prediction_timedelta", "forecast_hour"),
+        ("lead_time", "lead", "leadtime", "step", "prediction_timedelta", "forecast_hour"),
     ),
-    "time": (("time",), ("time", "valid_time", "valid", "date")),
+    "time": (("time",), ("valid_time", "valid", "date")),
 }
 # What GRIB's short names mean where the file itself says "unknown".
 STANDARD_NAMES = {
@@ -189,10 +190,10 @@ class Archive:
         with np.errstate(invalid="ignore"):
             negative = amount < 0
         if negative.any():
-            fall = -amount[negative].min()
+            fall, at = -amount[negative].min(), when(frame)
             if fall > FALL * np.nanmax(np.abs(total)) + 1e-6:
                 raise UserError(
-                    f"{self.name}: {name} falls by {fall:.3g} before {when(frame)}, so it is no total since the start of "
+                    f"{self.name}: {name} falls by {fall:.3g} before {at}, so it is no total since the start of "
                     f'the run; say "accumulated": false for it in a recipe'
                 )
             self.counts[name, "small negative amounts clipped to 0"] += int(negative.sum())
@@ -368,6 +369,8 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
                 import cfgrib
 
                 return cfgrib.open_datasets(path, backend_kwargs={"indexpath": "", "errors": "raise"})
+            if start[:3] == b"CDF":
+                _check_size(path)
             if start[:3] == b"CDF" or start[1:4] == b"HDF":
                 return [xr.open_dataset(path, engine="netcdf4", chunks=None, **options)]
     except UserError:
@@ -375,6 +378,16 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
     except Exception as error:
         raise UserError(f"{path}: cannot be read ({_first_line(error)}): is the file whole?") from error
     raise UserError(f"{path}: neither NetCDF, GRIB nor Zarr")
+
+
+def _check_size(path: str) -> None:
+    """Raise OSError where a classic NetCDF file is too short: the library would give zeros for what is not there."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        promised = sum(variable.size * variable.dtype.itemsize for variable in file.variables.values())
+    if promised > Path(path).stat().st_size:
+        raise OSError("it is shorter than its header says")
 
 
 def _fetched(system: Any, path: str) -> str:
@@ -404,7 +417,7 @@ def _role(name: str, variable: Any) -> str | None:
     for role, (standard_names, _) in ROLES.items():
         if standard_name in standard_names:
             return role
-    return next((role for role, (_, names) in ROLES.items() if name.lower() in names), None)
+    return next((role for role, names in ROLES.items() if name.lower() in (*names[0], *names[1])), None)
 
 
 def _parts_of(dataset: Any, file: str, static: bool) -> Iterator[_Part]:
@@ -440,15 +453,26 @@ def _grid(array: Any, y: str, x: str) -> Any:
     if y not in array.coords or x not in array.coords:
         raise UserError(f"dimensions {y} and {x} have no coordinates; regular grids need one along each")
     rows, columns = array[y], array[x]
-    degrees = str(rows.attrs.get("units", "degrees")).lower().startswith("deg")
-    if degrees and rows.attrs.get("standard_name") != "grid_latitude":
-        return grids.make(rows.values, columns.values)
+    units = str(rows.attrs.get("units", "degrees" if y.lower().startswith("lat") else "m"))
+    if units.startswith("deg") and rows.attrs.get("standard_name") != "grid_latitude":
+        return _shared_grid(rows.values, columns.values, None, 1.0)
     mapping = next((c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs), None)
     if mapping is None:
         raise UserError("projected rows and columns without a grid mapping (CF grid_mapping_name and its parameters)")
-    scale = 1000.0 if rows.attrs.get("units") in ("km", "kilometers", "kilometres") else 1.0
-    plain = {key: value.item() if hasattr(value, "item") else value for key, value in mapping.items()}
-    return grids.make(rows.values * scale, columns.values * scale, plain)
+    scale = 1.0 if units.startswith("deg") else conversion(units, "m", f"coordinate {y}")[0]
+    plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
+    return _shared_grid(rows.values, columns.values, plain, scale)
+
+
+def _shared_grid(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None, scale: float) -> Any:
+    """One grid object for all files of the same grid: projecting thousands of times takes minutes."""
+    key = (np.asarray(y, np.float64).tobytes(), np.asarray(x, np.float64).tobytes(), json.dumps(mapping), scale)
+    if key not in _GRIDS:
+        _GRIDS[key] = grids.make(np.asarray(y, np.float64) * scale, np.asarray(x, np.float64) * scale, mapping)
+    return _GRIDS[key]
+
+
+_GRIDS: dict[tuple[bytes, bytes, str, float], Any] = {}
 
 
 def _reference(dataset: Any, roles: dict[str, str | None], static: bool) -> tuple[Any, Any, str]:
@@ -571,7 +595,7 @@ def _is_accumulated(parts: list[_Part], choice: Choice) -> bool:
         return choice.accumulated
     if any(part.array.attrs.get("GRIB_stepType") != "accum" for part in parts):
         return False
-    return all(_starts_with_run(part.file, str(part.array.attrs.get("GRIB_shortName"))) for part in parts)
+    return all(_starts_with_run(part.array.encoding["source"], part.array.attrs["GRIB_shortName"]) for part in parts)
 
 
 def _starts_with_run(file: str, short_name: str) -> bool:

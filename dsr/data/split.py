@@ -47,7 +47,7 @@ def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np
 
     Raises UserError for a box that is not on the grid, boxes closer than the gap, or a split without points.
     """
-    gap = wanted.gap or 4 * factor
+    gap = wanted.gap or max(factor, min(4 * factor, max(shape) // 20))
     given = (wanted.validation, wanted.test)
     boxes = _strips(shape, gap) if given == (None, None) else dict(zip(SPLITS[1:], given, strict=True))
     region, inner, outer = np.zeros(shape, np.int8), {}, {}
@@ -73,13 +73,13 @@ def _ranges(wanted: ByTime, runs: np.ndarray, gap: int) -> list[tuple[int, int]]
         return [(_seconds(first), _seconds(last)) for first, last in shares]
     if not all(isinstance(share, float) for share in shares) or not 0 < sum(shares) <= 1 + 1e-9:
         raise UserError("splits: train, validation and test are either three shares (sum at most 1) or three ranges")
-    edges = np.floor(np.cumsum([0, *shares]) * len(runs) + 1e-9).astype(int)
+    usable = max(0, len(runs) - 2 * int(gap // np.median(np.diff(runs))))  # what two gaps leave
+    edges = np.floor(np.cumsum([0, *shares]) * usable + 1e-9).astype(int)
     ranges: list[tuple[int, int]] = []
-    for first, last in itertools.pairwise(edges):
-        inside = runs[first:last]
-        if ranges:
-            inside = inside[inside > ranges[-1][1] + gap]
-        ranges.append((int(inside[0]), int(inside[-1])) if len(inside) else (int(runs[-1]) + 1, int(runs[-1])))
+    for count in np.diff(edges):
+        later = runs if not ranges else runs[runs > ranges[-1][1] + gap]
+        chosen = later[:count]
+        ranges.append((int(chosen[0]), int(chosen[-1])) if len(chosen) else (int(runs[-1]) + 1, int(runs[-1])))
     return ranges
 
 
