@@ -258,7 +258,7 @@ def test_a_truncated_file_is_refused_before_anything_is_read(tmp_path, kind):
     else:
         write_grib(path, [{"shortName": "2t", "step": s, "value": 280.0} for s in (0, 1)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    with pytest.raises(UserError, match="archive: cannot be read.*is the file whole"):
+    with pytest.raises(UserError, match=r"archive: cannot be read.*is the file whole"):
         open_archive([str(path)])
 
 
