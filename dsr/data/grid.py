@@ -35,7 +35,9 @@ def make(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None = None) ->
         }
     else:
         rotated = mapping.get("grid_mapping_name") == "rotated_latitude_longitude"
-        names = ("grid_latitude", "grid_longitude") if rotated else ("projection_y_coordinate", "projection_x_coordinate")
+        names = (
+            ("grid_latitude", "grid_longitude") if rotated else ("projection_y_coordinate", "projection_x_coordinate")
+        )
         units = "degrees" if rotated else "m"
         longitude, latitude = _transformer(mapping, None).transform(*np.meshgrid(x, y))
         coordinates = {
@@ -60,7 +62,7 @@ def crs(grid: Any) -> dict[str, Any] | None:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two grids have the same points, to a small part of a cell."""
-    return (
+    return a is b or (
         shape(a) == shape(b)
         and _same_crs(a, b)
         and all(np.allclose(a[k], b[k], rtol=0, atol=EDGE * abs(spacing(a[k].values))) for k in ("y", "x"))
@@ -74,13 +76,14 @@ def spacing(coordinate: np.ndarray) -> float:
 
 def area(grid: Any) -> np.ndarray:
     """(y, x) float64: the relative area of each cell on the earth, with mean 1."""
-    if crs(grid) is None:
+    mapping = crs(grid)
+    if mapping is None:
         edges = np.sin(np.deg2rad(np.clip(_edges(grid["y"].values), -90, 90)))
         cells = np.abs(np.diff(edges))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
     else:
         from pyproj import CRS, Proj
 
-        scale = Proj(CRS.from_cf(crs(grid))).get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
+        scale = Proj(CRS.from_cf(mapping)).get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
         flat = np.abs(np.diff(_edges(grid["y"].values)))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
         cells = flat / scale
     return cells / cells.mean()
@@ -199,9 +202,9 @@ def _same_crs(a: Any, b: Any) -> bool:
 
 
 def _transformer(source: dict[str, Any] | None, target: dict[str, Any] | None) -> Any:
-    """From one set of CF grid-mapping attributes to another; None stands for longitude and latitude of the other."""
+    """Between a projection (CF grid-mapping attributes) and None, which stands for longitude and latitude."""
     from pyproj import CRS, Transformer
 
     known = CRS.from_cf(source if source is not None else target)  # type: ignore[arg-type]
-    ends = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
-    return Transformer.from_crs(*ends, always_xy=True)
+    start, end = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
+    return Transformer.from_crs(start, end, always_xy=True)

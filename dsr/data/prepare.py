@@ -1,6 +1,6 @@
 """Make a store from archives: pair or coarsen, split, and stream every field once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from dsr.data import grid as grids
-from dsr.data.recipe import ByRegion, ByTime, Recipe
+from dsr.data.recipe import ByRegion, Recipe, load
 from dsr.data.source import Archive, open_archive, static_fields, when
+from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout, Writer
 from dsr.errors import UserError
 
@@ -27,6 +28,9 @@ class _Plan:
     low_frames: np.ndarray  # (sample) int64
     cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
 
+    def coarse(self, field: np.ndarray) -> np.ndarray:
+        return field if self.cells is None else grids.block_mean(field, self.cells, self.layout.factor)
+
 
 def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False) -> str:
     """Write the store that a recipe describes to `output`; return what it is and what was left out, for people.
@@ -35,43 +39,66 @@ def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False) -> str:
     and no field is read. Raises UserError for what is wrong in the recipe, its files or the output path; OSError where
     reading or writing fails later. `output` is whole or absent afterwards.
     """
-    if not dry_run and (output is None or Path(output).exists()):
+    if dry_run:
+        return _told(_plan(recipe))
+    if output is None:
+        raise UserError("give the store to write (-o STORE), or --dry-run")
+    if output.exists():
         raise UserError(f"{output} exists already: give another output path, or remove it first")
     plan = _plan(recipe)
-    if not dry_run:
-        assert output is not None
-        _write(plan, Path(output))
+    _write(plan, output)
     return _told(plan)
+
+
+def prepare_from_options(
+    *,
+    recipe: Path | None,
+    output: Path | None,
+    dry_run: bool = False,
+    high: Sequence[str] = (),
+    low: Sequence[str] = (),
+    static: Sequence[str] = (),
+    factor: int | None = None,
+    gap: float | None = None,
+    pairing: str | None = None,
+    split: str = "time",
+    root: Path | None = None,
+) -> str:
+    """`prepare` for the command line: a recipe's path, or the options that stand for one."""
+    if recipe is not None:
+        if high or low or static or factor:
+            raise UserError(f"give either the recipe {recipe} or --high, --low, --static and --factor")
+        return prepare(load(recipe, root, gap or None), output, dry_run)
+    if not high:
+        raise UserError("give a recipe, or an archive with --high")
+    return prepare(Recipe.from_options(high, low, static, factor, gap or 0, pairing, split, root), output, dry_run)
 
 
 def _write(plan: _Plan, output: Path) -> None:
     layout, missing = plan.layout, {"high": 0, "low": 0}
+
+    def put(part: str, row: int, field: np.ndarray) -> None:
+        getattr(writer, part)[row] = field
+        missing[part] += int(np.isnan(field).sum())
+
     with Writer(output, layout) as writer, _progress() as progress:
-        high_rows = progress.track(enumerate(plan.high_frames), total=len(plan.high_frames), description="high")
-        for row, frame in high_rows:
-            full = plan.high.read(frame)
-            field = full[:, *plan.high_cut]
-            writer.high[row] = field
-            missing["high"] += int(np.isnan(field).sum())
+        for row, frame in enumerate(progress.track(plan.high_frames, description="high")):
+            field = plan.high.read(frame)
+            put("high", row, field[:, *plan.high_cut])
             if plan.low is None:
-                low = grids.block_mean(full, plan.cells, layout.factor)
-                writer.low[row] = low
-                missing["low"] += int(np.isnan(low).sum())
+                put("low", row, plan.coarse(field))
         if plan.low is not None:
-            low_rows = progress.track(enumerate(plan.low_frames), total=len(plan.low_frames), description="low")
-            for row, frame in low_rows:
-                low = plan.low.read(frame)
-                if plan.cells is not None:
-                    low = grids.block_mean(low, plan.cells, layout.factor)
-                writer.low[row] = low
-                missing["low"] += int(np.isnan(low).sum())
+            for row, frame in enumerate(progress.track(plan.low_frames, description="low")):
+                put("low", row, plan.coarse(plan.low.read(frame)))
         layout.provenance["problems"] += _mended(plan, missing)
 
 
 def _plan(recipe: Recipe) -> _Plan:
     high = _open(recipe, "high")
     if high.members is not None:
-        raise UserError(f"{high.name}: has members {high.members}; a truth has one: choose it by \"members\": [n] in a recipe")
+        raise UserError(
+            f'{high.name}: has members {high.members}; a truth has one: choose it by "members": [n] in a recipe'
+        )
     low = _open(recipe, "low") if recipe.low else None
     if low is None and recipe.factor is None:
         raise UserError("give a low archive, or a factor to coarsen the high one by")
@@ -102,18 +129,24 @@ def _plan(recipe: Recipe) -> _Plan:
         high_frames, high_rows = np.unique(matched, return_inverse=True)
     source = low or high
     for archive in filter(None, (high, low)):
-        problems += [f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()]
+        problems += [
+            f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()
+        ]
         problems += _uneven(archive)
     init_time, lead_time = source.init_time[low_frames], source.lead_time[low_frames]
 
     # Splits
-    split, region, told = _splits(recipe, init_time, lead_time, grids.shape(high_grid), factor)
+    split, region = np.zeros(len(init_time), np.int8), None
+    if isinstance(recipe.splits, ByRegion):
+        region, told = by_region(recipe.splits, grids.shape(high_grid), factor)
+    else:
+        split, told = by_time(recipe.splits, init_time, lead_time)
 
     # Static fields
     static = _open(recipe, "static", static=True) if recipe.static else None
     fields = static_fields(static, high_grid) if static else {}
     low_static = {}
-    if static and recipe.factor:
+    if static and cells is not None:
         whole = static_fields(static, coarsened.grid)
         low_static = {name: grids.block_mean(whole[name], cells, factor) for name in whole}
 
@@ -195,7 +228,7 @@ def _paired(low: Archive, high: Archive, wanted: str | None) -> tuple[str, np.nd
     if wanted is None and len(fitting) == 2 and found["same-run"] != found["valid-time"]:
         raise UserError(
             f"low and high can be paired as same-run ({len(found['same-run'])} pairs) and by valid-time "
-            f"({len(found['valid-time'])} pairs): choose one (--pairing, or \"pairing\" in the recipe)"
+            f'({len(found["valid-time"])} pairs): choose one (--pairing, or "pairing" in the recipe)'
         )
     pairing = wanted or (fitting[0] if fitting else "valid-time")
     pairs = [pair for pair in found[pairing] if _same_interval(low, high, *pair)]
@@ -221,89 +254,6 @@ def _uneven(archive: Archive) -> Iterator[str]:
         hours = sorted({intervals[frame] / 3600 for frame in archive.frames})
         if len(hours) > 1:
             yield f"{archive.name}: {name} mixes amounts over {', '.join(f'{h:g}' for h in hours)} hours"
-
-
-def _splits(
-    recipe: Recipe, init: np.ndarray, lead: np.ndarray, shape: tuple[int, int], factor: int
-) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """(sample) int8 split codes, (y, x) int8 region codes or None, and how they were made."""
-    if isinstance(recipe.splits, ByRegion):
-        return np.zeros(len(init), np.int8), *_by_region(recipe.splits, shape, factor)  # type: ignore[return-value]
-    split, told = _by_time(recipe.splits, init, lead)
-    return split, None, told
-
-
-def _by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Whole runs, in three ranges of initial times that stand further apart than the longest lead and the gap."""
-    runs, gap = np.unique(init), int(lead.max() + wanted.gap_hours * 3600)
-    if len(runs) == 1:
-        raise UserError(f"one initial time only ({when((int(runs[0]), 0))}): too few to split by time; split by region")
-    shares = [getattr(wanted, name) for name in SPLITS]
-    if all(isinstance(share, tuple) for share in shares):
-        ranges = [tuple(int(t.replace(tzinfo=t.tzinfo or UTC).timestamp()) for t in share) for share in shares]
-    elif all(isinstance(share, float) for share in shares) and 0 < sum(shares) <= 1 + 1e-9:
-        edges = np.floor(np.cumsum([0, *shares]) * len(runs) + 1e-9).astype(int)
-        ranges = []
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
-            inside = runs[first:last]
-            inside = inside[inside > ranges[-1][1] + gap] if ranges and ranges[-1] else inside
-            ranges.append((int(inside[0]), int(inside[-1])) if len(inside) else ())
-    else:
-        raise UserError("splits: train, validation and test must be three shares that sum to at most 1, or three ranges of dates")
-    split = np.full(len(init), -1, np.int8)
-    for code, span in enumerate(ranges):
-        inside = (init >= span[0]) & (init <= span[1]) if span else np.zeros(len(init), bool)
-        if not inside.any():
-            raise UserError(
-                f"splits: no run is left for {SPLITS[code]} ({len(runs)} initial times, {gap / 3600:g} h between splits); "
-                f"give a shorter gap or more data, or split by region"
-            )
-        split[inside] = code
-    ordered = sorted(range(3), key=lambda code: ranges[code][0])
-    for a, b in zip(ordered[:-1], ordered[1:], strict=True):
-        between = init[split == b].min() - init[split == a].max()
-        if between <= gap:
-            raise UserError(
-                f"splits: {SPLITS[b]} starts {between / 3600:g} h after the last run of {SPLITS[a]}; "
-                f"more than {gap / 3600:g} h are needed (longest lead and gap)"
-            )
-    spans = {name: [when((int(t), 0)) for t in span] for name, span in zip(SPLITS, ranges, strict=True)}
-    return split, {"by": "time", **spans, "gap_hours": gap / 3600}
-
-
-def _by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
-    gap = wanted.gap or 4 * factor
-    boxes = {"validation": wanted.validation, "test": wanted.test}
-    if all(box is None for box in boxes.values()):
-        long = int(shape[1] >= shape[0])
-        edges = [round(shape[long] * share) for share in (0.7, 0.85)]
-        for name, span in (("validation", (edges[0], edges[1] - gap - 1)), ("test", (edges[1], shape[long] - 1))):
-            across = (0, shape[1 - long] - 1)
-            boxes[name] = (*across, *span) if long else (*span, *across)
-    region = np.zeros(shape, np.int8)
-    for name, box in boxes.items():
-        if box is None or not (0 <= box[0] <= box[1] < shape[0] and 0 <= box[2] <= box[3] < shape[1]):
-            raise UserError(f"splits.{name}: {box} is no box [first row, last row, first column, last column] in {shape}")
-        around = tuple(slice(max(0, a - gap), b + gap + 1) for a, b in (box[:2], box[2:]))
-        if (region[tuple(slice(a, b + 1) for a, b in (box[:2], box[2:]))] > 0).any():
-            raise UserError("splits: the validation and test boxes overlap")
-        region[around] = np.where(region[around] == 0, -1, region[around])
-    for name, box in boxes.items():
-        assert box is not None
-        region[box[0] : box[1] + 1, box[2] : box[3] + 1] = SPLITS.index(name)
-    _keep_apart(region, gap)
-    return region, {"by": "region", "gap_points": gap, **{k: list(v) for k, v in boxes.items() if v}}
-
-
-def _keep_apart(region: np.ndarray, gap: int) -> None:
-    from scipy.ndimage import distance_transform_cdt
-
-    counts = [int((region == code).sum()) for code in range(3)]
-    if not all(counts):
-        raise UserError(f"splits: no points are left for {SPLITS[counts.index(0)]}; give smaller boxes or a smaller gap")
-    distance = distance_transform_cdt(region != SPLITS.index("validation"), metric="chessboard")
-    if distance[region == SPLITS.index("test")].min() <= gap:
-        raise UserError(f"splits: the validation and test boxes lie closer than the gap of {gap} points")
 
 
 def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:

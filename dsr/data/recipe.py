@@ -51,7 +51,9 @@ class ByRegion(_Part):
     by: Literal["region"]
     validation: tuple[int, int, int, int] | None = None
     test: tuple[int, int, int, int] | None = None
-    gap: PositiveInt | None = Field(None, description="high points left out around each box; null: 4 low cells")
+    gap: PositiveInt | None = Field(
+        None, description="high points left out around each box; null: 4 low cells, fewer on small grids"
+    )
 
 
 class Recipe(_Part):
@@ -62,7 +64,7 @@ class Recipe(_Part):
     static: Files | None = None
     factor: PositiveInt | None = Field(None, description="coarsen by this: the high archive, or the low one if given")
     pairing: Literal["same-run", "valid-time"] | None = Field(None, description="needed only where both would fit")
-    splits: ByTime | ByRegion = Field(default_factory=ByTime, discriminator="by")
+    splits: ByTime | ByRegion = Field(ByTime(), discriminator="by")
     citation: str = Field("", description="where the data come from and under which licence")
     root: Path | None = Field(None, exclude=True, description="set by `load`: relative files are relative to this")
 
@@ -76,9 +78,10 @@ class Recipe(_Part):
         gap_hours: float = 0,
         pairing: str | None = None,
         split: str = "time",
+        root: Path | None = None,
     ) -> "Recipe":
         """The recipe that the command line's options stand for."""
-        value: dict[str, Any] = {"high": {"files": list(high)}, "factor": factor, "pairing": pairing}
+        value: dict[str, Any] = {"high": {"files": list(high)}, "factor": factor, "pairing": pairing, "root": root}
         value |= {name: {"files": list(files)} for name, files in (("low", low), ("static", static)) if files}
         value["splits"] = {"by": "time", "gap_hours": gap_hours} if split == "time" else {"by": split}
         return _checked(value, "the options")
@@ -87,7 +90,7 @@ class Recipe(_Part):
 def load(path: Path, root: Path | None = None, gap_hours: float | None = None) -> Recipe:
     """Read a recipe. Its relative files are relative to `root`, else to the recipe's own folder.
 
-    Raises UserError: no such file, not JSON, a key that is unknown (with the nearest valid one), a value of a wrong type.
+    Raises UserError: no such file, not JSON, an unknown key (with the nearest valid one), a value of a wrong type.
     """
     try:
         value = json.loads(path.read_text())

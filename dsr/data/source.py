@@ -1,13 +1,14 @@
-"""Open an archive - NetCDF, GRIB or Zarr, here or at any URL - as frames on one grid, read one by one when asked for."""
+"""Open an archive (NetCDF, GRIB or Zarr, here or at any URL) as frames on one grid, each read when it is asked for."""
 
 import itertools
+import json
 import tempfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,20 +20,23 @@ from dsr.errors import UserError
 
 Frame = tuple[int, int]  # initial time (seconds since 1970-01-01) and lead time (seconds)
 
-# How each kind of coordinate is recognised: its CF standard names, then its usual names.
+# How each kind of coordinate is recognised: its CF standard names, then its other usual names.
 ROLES = {
-    "y": (("latitude", "projection_y_coordinate", "grid_latitude"), ("latitude", "lat", "y", "rlat", "yc")),
-    "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("longitude", "lon", "x", "rlon", "xc")),
-    "member": (("realization",), ("member", "members", "number", "realization", "realisation", "ens", "ensemble", "em")),
+    "y": (("latitude", "projection_y_coordinate", "grid_latitude"), ("lat", "y", "rlat", "yc")),
+    "x": (("longitude", "projection_x_coordinate", "grid_longitude"), ("lon", "x", "rlon", "xc")),
+    "member": (
+        ("realization",),
+        ("member", "members", "number", "realisation", "ens", "ensemble", "ensemble_member"),
+    ),
     "init": (
         ("forecast_reference_time",),
-        ("init_time", "init", "forecast_reference_time", "reference_time", "analysis_time", "initial_time"),
+        ("init_time", "init", "reference_time", "analysis_time", "initial_time"),
     ),
     "lead": (
         ("forecast_period",),
-        ("lead_time", "lead", "leadtime", "step", "forecast_period", "prediction_timedelta", "forecast_hour"),
+        ("lead_time", "lead", "leadtime", "step", "prediction_timedelta", "forecast_hour"),
     ),
-    "time": (("time",), ("time", "valid_time", "valid", "date")),
+    "time": (("time",), ("valid_time", "valid", "date")),
 }
 # What GRIB's short names mean where the file itself says "unknown".
 STANDARD_NAMES = {
@@ -65,14 +69,14 @@ class Choice:
     """How one variable is taken from an archive."""
 
     source: str = ""  # its name in the archive, where that is another
-    units: str = ""  # what to convert to
+    units: str = ""  # what to convert to; where the archive does not know its units, what they are
     accumulated: bool | None = None  # a total since the start of the run; None: as GRIB says, otherwise no
     missing: tuple[float, ...] = ()  # values that stand for a missing one
     valid_range: tuple[float, float] | None = None  # outside of it, a value is missing
     standard_name: str = ""
     long_name: str = ""
 
-    __pydantic_config__ = {"extra": "forbid"}  # for recipes, which hold choices
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # for recipes, which hold choices
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,8 @@ class _Part:
             try:
                 values = self.array.isel(cut).transpose(*order).values
             except Exception as error:
-                raise OSError(
-                    f"{self.file}: {self.array.name} at {when(frame)} cannot be read ({_first_line(error)}): is the file whole?"
-                ) from error
+                what = f"{self.array.name} at {when(frame)} cannot be read ({_first_line(error)})"
+                raise OSError(f"{self.file}: {what}: is the file whole?") from error
             self.block.update(start=start, values=values)
         return self.block["values"][tuple(i - s for i, s in zip(index, start, strict=True))].astype(np.float32)
 
@@ -174,7 +177,7 @@ class Archive:
         values = self._raw(name, frame)
         if name in self.accumulated:
             before = (frame[0], frame[1] - self.interval[name][frame])
-            held, total = self._totals.get(name, (None, None))
+            held, total = self._totals.get(name, (None, values))
             earlier = total if held == before else self._raw(name, before)
             self._totals[name] = (frame, values)
             values = self._amount(name, frame, values, earlier)
@@ -187,18 +190,18 @@ class Archive:
         with np.errstate(invalid="ignore"):
             negative = amount < 0
         if negative.any():
-            if amount[negative].min() < -FALL * np.nanmax(np.abs(total)) - 1e-6:
+            fall, at = -amount[negative].min(), when(frame)
+            if fall > FALL * np.nanmax(np.abs(total)) + 1e-6:
                 raise UserError(
-                    f"{self.name}: {name} falls by {-amount[negative].min():.3g} before {when(frame)}, so it is no total since "
-                    f'the start of the run; say "accumulated": false for it in a recipe'
+                    f"{self.name}: {name} falls by {fall:.3g} before {at}, so it is no total since the start of "
+                    f'the run; say "accumulated": false for it in a recipe'
                 )
             self.counts[name, "small negative amounts clipped to 0"] += int(negative.sum())
         self.counts[name, "amounts"] += int(np.isfinite(amount).sum())
         return np.where(negative, np.float32(0), amount)
 
     def _raw(self, name: str, frame: Frame) -> np.ndarray:
-        choice = self.choices.get(name, Choice())
-        fields = [self._masked(name, part.read(frame), part, choice) for part in self.parts[name][frame]]
+        fields = [self._masked(name, part.read(frame)) for part in self.parts[name][frame]]
         if self.members is None:
             return fields[0] if fields[0].ndim == 2 else fields[0][0]
         result = np.empty((len(self.members), *grids.shape(self.grid)), np.float32)
@@ -212,16 +215,12 @@ class Archive:
                     result[self.members.index(number)] = one
         return result
 
-    def _masked(self, name: str, values: np.ndarray, part: _Part, choice: Choice) -> np.ndarray:
-        attributes = part.array.attrs
-        low, high = choice.valid_range or attributes.get("valid_range", (None, None))
-        low, high = attributes.get("valid_min", low), attributes.get("valid_max", high)
+    def _masked(self, name: str, values: np.ndarray) -> np.ndarray:
+        choice = self.choices.get(name, Choice())
+        lower, upper = choice.valid_range or (-HUGE, HUGE)
         with np.errstate(invalid="ignore"):
-            bad = np.isin(values, np.array((*SENTINELS, *choice.missing), np.float32)) | (np.abs(values) > HUGE)
-            if low is not None and choice.valid_range is not None:
-                bad |= values < low
-            if high is not None and choice.valid_range is not None:
-                bad |= values > high
+            bad = np.isin(values, np.array((*SENTINELS, *choice.missing), np.float32))
+            bad |= (values < lower) | (values > upper)
         if bad.any():
             self.counts[name, "sentinels and values out of range taken as missing"] += int(bad.sum())
             values = np.where(bad, np.float32(np.nan), values)
@@ -280,21 +279,23 @@ def open_archive(
 ) -> Archive:
     """Open every file that the `patterns` (paths, globs, URLs; relative ones to `root`) name, as one Archive.
 
-    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A variable
-    on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and asks for no
-    time. Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
+    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A
+    variable on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and
+    asks for no time. Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
     """
     files = list(_files(patterns, root))
     parts: dict[str, list[_Part]] = defaultdict(list)
     for file, dataset in files:
         for part in _parts_of(dataset, file, static):
             parts[str(part.array.name)].append(part)
-    name = ", ".join(patterns)
+    name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
     parts = _with_levels(parts)
     if members is not None:
         parts = {key: _only(several, set(members)) for key, several in parts.items()}
     if not parts:
-        raise UserError(f"{name}: holds no variable with rows and columns (1-D latitude and longitude, or projected y and x)")
+        raise UserError(
+            f"{name}: holds no variable with rows and columns (1-D latitude and longitude, or projected y and x)"
+        )
     if variables is None:
         timed = {key: several for key, several in parts.items() if static or any(part.dims for part in several)}
         chosen, variables = timed or parts, {}
@@ -348,6 +349,7 @@ def _files(patterns: Sequence[str], root: Path | None) -> Iterator[tuple[str, An
 
 
 def _open(system: Any, path: str, local: bool) -> list[Any]:
+    import pyproj  # noqa: F401  before eccodes: else both tear down eccodes' copy of PROJ at exit, and the process crashes
     import xarray as xr
 
     options: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False, "cache": False}
@@ -367,6 +369,8 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
                 import cfgrib
 
                 return cfgrib.open_datasets(path, backend_kwargs={"indexpath": "", "errors": "raise"})
+            if start[:3] == b"CDF":
+                _check_size(path)
             if start[:3] == b"CDF" or start[1:4] == b"HDF":
                 return [xr.open_dataset(path, engine="netcdf4", chunks=None, **options)]
     except UserError:
@@ -374,6 +378,16 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
     except Exception as error:
         raise UserError(f"{path}: cannot be read ({_first_line(error)}): is the file whole?") from error
     raise UserError(f"{path}: neither NetCDF, GRIB nor Zarr")
+
+
+def _check_size(path: str) -> None:
+    """Raise OSError where a classic NetCDF file is too short: the library would give zeros for what is not there."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        promised = sum(variable.size * variable.dtype.itemsize for variable in file.variables.values())
+    if promised > Path(path).stat().st_size:
+        raise OSError("it is shorter than its header says")
 
 
 def _fetched(system: Any, path: str) -> str:
@@ -403,7 +417,7 @@ def _role(name: str, variable: Any) -> str | None:
     for role, (standard_names, _) in ROLES.items():
         if standard_name in standard_names:
             return role
-    return next((role for role, (_, names) in ROLES.items() if name.lower() in names), None)
+    return next((role for role, names in ROLES.items() if name.lower() in (*names[0], *names[1])), None)
 
 
 def _parts_of(dataset: Any, file: str, static: bool) -> Iterator[_Part]:
@@ -439,14 +453,26 @@ def _grid(array: Any, y: str, x: str) -> Any:
     if y not in array.coords or x not in array.coords:
         raise UserError(f"dimensions {y} and {x} have no coordinates; regular grids need one along each")
     rows, columns = array[y], array[x]
-    if str(rows.attrs.get("units", "degrees")).lower().startswith("deg") and rows.attrs.get("standard_name") != "grid_latitude":
-        return grids.make(rows.values, columns.values)
+    units = str(rows.attrs.get("units", "degrees" if y.lower().startswith("lat") else "m"))
+    if units.startswith("deg") and rows.attrs.get("standard_name") != "grid_latitude":
+        return _shared_grid(rows.values, columns.values, None, 1.0)
     mapping = next((c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs), None)
     if mapping is None:
         raise UserError("projected rows and columns without a grid mapping (CF grid_mapping_name and its parameters)")
-    scale = 1000.0 if rows.attrs.get("units") in ("km", "kilometers", "kilometres") else 1.0
-    plain = {key: value.item() if hasattr(value, "item") else value for key, value in mapping.items()}
-    return grids.make(rows.values * scale, columns.values * scale, plain)
+    scale = 1.0 if units.startswith("deg") else conversion(units, "m", f"coordinate {y}")[0]
+    plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
+    return _shared_grid(rows.values, columns.values, plain, scale)
+
+
+def _shared_grid(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None, scale: float) -> Any:
+    """One grid object for all files of the same grid: projecting thousands of times takes minutes."""
+    key = (np.asarray(y, np.float64).tobytes(), np.asarray(x, np.float64).tobytes(), json.dumps(mapping), scale)
+    if key not in _GRIDS:
+        _GRIDS[key] = grids.make(np.asarray(y, np.float64) * scale, np.asarray(x, np.float64) * scale, mapping)
+    return _GRIDS[key]
+
+
+_GRIDS: dict[tuple[bytes, bytes, str, float], Any] = {}
 
 
 def _reference(dataset: Any, roles: dict[str, str | None], static: bool) -> tuple[Any, Any, str]:
@@ -569,7 +595,7 @@ def _is_accumulated(parts: list[_Part], choice: Choice) -> bool:
         return choice.accumulated
     if any(part.array.attrs.get("GRIB_stepType") != "accum" for part in parts):
         return False
-    return all(_starts_with_run(part.file, str(part.array.attrs.get("GRIB_shortName"))) for part in parts)
+    return all(_starts_with_run(part.array.encoding["source"], part.array.attrs["GRIB_shortName"]) for part in parts)
 
 
 def _starts_with_run(file: str, short_name: str) -> bool:

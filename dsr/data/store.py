@@ -1,5 +1,6 @@
 """The store: the one layout in which paired low- and high-resolution fields lie on disk (a Zarr v3 group)."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -90,9 +91,11 @@ class Writer:
         try:
             self.temporary.parent.mkdir(parents=True, exist_ok=True)
             self._write_skeleton()
-        except PermissionError as error:
+        except OSError as error:
             shutil.rmtree(self.temporary, ignore_errors=True)
-            raise UserError(f"{self.path}: no permission to write there ({error.strerror})") from error
+            if error.errno == errno.ENOSPC:
+                raise
+            raise UserError(f"{self.path}: cannot be written there ({error.strerror or error})") from error
         except BaseException:
             shutil.rmtree(self.temporary, ignore_errors=True)
             raise
@@ -418,7 +421,9 @@ def _tensorstore(path: Path | str, name: str) -> Any:
     return ts.open({"driver": "zarr3", "kvstore": f"{kvstore}/{name}/"}, read=True).result()
 
 
-def _batches(array: Any, rows: np.ndarray, size: int = 64) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(array: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """At most 64 rows and about 64 MiB at a time."""
+    size = int(np.clip(2**24 // np.prod(array.shape[1:]), 1, 64))
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         yield chosen, array[chosen].read().result()

@@ -10,7 +10,14 @@ WATER = 1000.0  # kg m-3: a metre of liquid water on a square metre
 
 def tidy(units: str) -> str:
     """A unit as CF spells it: "m**2 s**-2" -> "m2 s-2"; "" where the file does not know."""
-    spelt = {"(0 - 1)": "1", "0-1": "1", "Degree true": "degree", "unknown": "", "Numeric": "1", "~": "", "percent": "%"}
+    spelt = {
+        "(0 - 1)": "1",
+        "0-1": "1",
+        "Degree true": "degree",
+        "unknown": "",
+        "~": "",
+        "percent": "%",
+    }
     return spelt.get(units.strip(), units.strip().replace("**", ""))
 
 
@@ -38,8 +45,9 @@ def _registry() -> Any:
     import pint
     from cf_xarray.units import units as registry
 
-    water = pint.Context("water")
-    for amount, depth in (("[mass] / [length] ** 2", "[length]"), ("[mass] / [length] ** 2 / [time]", "[length] / [time]")):
+    water: Any = pint.Context("water")
+    for depth in ("[length]", "[length] / [time]"):
+        amount = f"[mass] / [length] ** 3 * {depth}"
         water.add_transformation(depth, amount, lambda r, value: value * r.Quantity(WATER, "kg / m ** 3"))
         water.add_transformation(amount, depth, lambda r, value: value / r.Quantity(WATER, "kg / m ** 3"))
     registry.add_context(water)

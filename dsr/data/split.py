@@ -1,0 +1,96 @@
+"""Training, validation and test: by initial time, whole runs with a gap, or by boxes of the high grid with a gap."""
+
+import itertools
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from dsr.data.recipe import ByRegion, ByTime
+from dsr.data.store import SPLITS
+from dsr.errors import UserError
+
+
+def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """(sample) int64 seconds of initial and lead time -> (sample) int8 codes, and how they were made, for people.
+
+    A run stays whole. The last run of a split and the first of the next stand further apart than the longest lead and
+    the gap, so that no valid time is in two splits. Raises UserError where a split is left empty or the gap too short.
+    """
+    runs, gap = np.unique(init), int(lead.max() + wanted.gap_hours * 3600)
+    if len(runs) == 1:
+        start = np.datetime64(int(runs[0]), "s")
+        raise UserError(f"splits: one initial time only ({start}), too few to split by time; split by region")
+    ranges = _ranges(wanted, runs, gap)
+    split = np.full(len(init), -1, np.int8)
+    for code, (first, last) in enumerate(ranges):
+        inside = (init >= first) & (init <= last)
+        if not inside.any():
+            raise UserError(
+                f"splits: no run is left for {SPLITS[code]} ({len(runs)} initial times, {gap / 3600:g} h between "
+                f"splits); give a shorter gap or more data, or split by region"
+            )
+        split[inside] = code
+    for a, b in itertools.pairwise(sorted(range(3), key=lambda code: ranges[code])):
+        between = init[split == b].min() - init[split == a].max() if (split == a).any() else 0
+        if between <= gap:
+            raise UserError(
+                f"splits: {SPLITS[b]} starts {between / 3600:g} h after the last run of {SPLITS[a]}; "
+                f"more than {gap / 3600:g} h are needed (longest lead and gap)"
+            )
+    spans = {n: [str(np.datetime64(t, "s")) for t in span] for n, span in zip(SPLITS, ranges, strict=True)}
+    return split, {"by": "time", **spans, "gap_hours": gap / 3600}
+
+
+def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """(y, x) int8 codes of a high grid of this shape, and how they were made, for people.
+
+    Raises UserError for a box that is not on the grid, boxes closer than the gap, or a split without points.
+    """
+    gap = wanted.gap or max(factor, min(4 * factor, max(shape) // 20))
+    given = (wanted.validation, wanted.test)
+    boxes = _strips(shape, gap) if given == (None, None) else dict(zip(SPLITS[1:], given, strict=True))
+    region, inner, outer = np.zeros(shape, np.int8), {}, {}
+    for name, box in boxes.items():
+        if box is None or not (0 <= box[0] <= box[1] < shape[0] and 0 <= box[2] <= box[3] < shape[1]):
+            raise UserError(f"splits.{name}: {box} is no [first row, last row, first column, last column] in {shape}")
+        inner[name] = (slice(box[0], box[1] + 1), slice(box[2], box[3] + 1))
+        outer[name] = tuple(slice(max(0, s.start - gap), s.stop + gap) for s in inner[name])
+        region[outer[name]] = -1
+    region[inner["validation"]] = SPLITS.index("validation")
+    if (region[outer["test"]] > 0).any():
+        raise UserError(f"splits: the validation and test boxes overlap or lie closer than the gap of {gap} points")
+    region[inner["test"]] = SPLITS.index("test")
+    if not (region == 0).any():
+        raise UserError("splits: no points are left for training; give smaller boxes or a smaller gap")
+    return region, {"by": "region", "gap_points": gap, **{name: list(box) for name, box in boxes.items() if box}}
+
+
+def _ranges(wanted: ByTime, runs: np.ndarray, gap: int) -> list[tuple[int, int]]:
+    """First and last initial time of each split; last < first where none is left."""
+    shares = [getattr(wanted, name) for name in SPLITS]
+    if all(isinstance(share, tuple) for share in shares):
+        return [(_seconds(first), _seconds(last)) for first, last in shares]
+    if not all(isinstance(share, float) for share in shares) or not 0 < sum(shares) <= 1 + 1e-9:
+        raise UserError("splits: train, validation and test are either three shares (sum at most 1) or three ranges")
+    usable = max(0, len(runs) - 2 * int(gap // np.median(np.diff(runs))))  # what two gaps leave
+    edges = np.floor(np.cumsum([0, *shares]) * usable + 1e-9).astype(int)
+    ranges: list[tuple[int, int]] = []
+    for count in np.diff(edges):
+        later = runs if not ranges else runs[runs > ranges[-1][1] + gap]
+        chosen = later[:count]
+        ranges.append((int(chosen[0]), int(chosen[-1])) if len(chosen) else (int(runs[-1]) + 1, int(runs[-1])))
+    return ranges
+
+
+def _strips(shape: tuple[int, int], gap: int) -> dict[str, Any]:
+    """Across the longer side: 70 % for training, 15 % (less the gaps) for validation, 15 % for test."""
+    long = int(shape[1] >= shape[0])
+    start, end = (round(shape[long] * share) for share in (0.7, 0.85))
+    across = (0, shape[1 - long] - 1)
+    spans = {"validation": (start, end - gap - 1), "test": (end, shape[long] - 1)}
+    return {name: (*across, *span) if long else (*span, *across) for name, span in spans.items()}
+
+
+def _seconds(time: datetime) -> int:
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,90 @@
+"""Splits keep whole runs together and apart."""
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from dsr.data.recipe import ByRegion, ByTime
+from dsr.data.split import by_region, by_time
+from dsr.errors import UserError
+
+DAY, HOUR = 86400, 3600
+
+
+def runs(count=60, leads=(6, 12, 48)):
+    init = np.repeat(np.arange(count) * DAY, len(leads))
+    return init, np.tile(np.array(leads) * HOUR, count)
+
+
+@pytest.mark.parametrize("gap", [0, 30])
+def test_runs_stay_whole_and_no_valid_time_is_in_two_splits(gap):
+    init, lead = runs()
+    split, told = by_time(ByTime(gap_hours=gap), init, lead)
+    assert told["gap_hours"] == 48 + gap
+    for run in np.unique(init):
+        assert len(set(split[init == run])) == 1
+    for a, b in ((0, 1), (1, 2)):
+        assert init[split == b].min() - init[split == a].max() > (48 + gap) * HOUR
+        assert not set((init + lead)[split == a]) & set((init + lead)[split == b])
+    assert (split == 0).sum() / (split >= 0).sum() == pytest.approx(0.7, abs=0.02)
+
+
+def test_dates_can_be_given():
+    span = {"train": (1, 20), "validation": (24, 30), "test": (1, 3)}
+    days = {
+        k: (datetime(1970, 1 + (k == "test"), a), datetime(1970, 1 + (k == "test"), b)) for k, (a, b) in span.items()
+    }
+    split, told = by_time(ByTime(**days), *runs(leads=(6,)))
+    assert [(split == code).sum() for code in (0, 1, 2)] == [20, 7, 3]
+    assert told["validation"] == ["1970-01-24T00:00:00", "1970-01-30T00:00:00"]
+
+
+def test_ranges_closer_than_the_longest_lead_are_refused():
+    days = {"train": (1, 10), "validation": (12, 14), "test": (20, 30)}
+    chosen = ByTime(**{k: (datetime(1970, 1, a), datetime(1970, 1, b)) for k, (a, b) in days.items()})
+    with pytest.raises(UserError, match="validation starts 48 h after the last run of train; more than 48 h"):
+        by_time(chosen, *runs())
+
+
+def test_too_few_dates_are_refused():
+    with pytest.raises(UserError, match="one initial time only"):
+        by_time(ByTime(), *runs(1))
+    with pytest.raises(UserError, match="no run is left for validation"):
+        by_time(ByTime(), *runs(6))
+    with pytest.raises(UserError, match="three shares"):
+        by_time(ByTime(train=0.9, validation=0.9, test=0.9), *runs())
+
+
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40)])
+def test_strips_are_apart_by_the_gap(shape):
+    region, told = by_region(ByRegion(by="region", gap=5), shape, 4)
+    along = region[0] if shape[1] > shape[0] else region[:, 0]
+    changes = np.flatnonzero(np.diff(along))
+    assert along[0] == 0 and along[-1] == 2 and set(np.unique(region)) == {-1, 0, 1, 2}
+    assert np.diff(changes)[[0, 2]].tolist() == [5, 5] and told["gap_points"] == 5
+
+
+def test_boxes_are_apart_by_the_gap_from_training_and_from_each_other():
+    boxes = ByRegion(by="region", gap=3, validation=(0, 9, 0, 9), test=(20, 29, 20, 29))
+    region, _ = by_region(boxes, (40, 40), 4)
+    assert (region == 1).sum() == (region == 2).sum() == 100
+    train = np.argwhere(region == 0)
+    for code in (1, 2):
+        points = np.argwhere(region == code)
+        assert np.abs(train[:, None] - points[None]).max(-1).min() == 4
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "message"),
+    [
+        ((0, 9, 0, 9), (5, 12, 5, 12), "overlap"),
+        ((0, 9, 0, 9), (12, 20, 0, 9), "closer than the gap"),
+        ((0, 9, 0, 40), (20, 29, 20, 29), "splits.validation"),
+        ((0, 39, 0, 19), (0, 39, 24, 39), "no points are left for training"),
+        (None, (0, 9, 0, 9), "splits.validation"),
+    ],
+)
+def test_boxes_that_cannot_be(validation, test, message):
+    with pytest.raises(UserError, match=message):
+        by_region(ByRegion(by="region", gap=3, validation=validation, test=test), (40, 40), 4)
