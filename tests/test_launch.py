@@ -142,9 +142,22 @@ def test_a_slurm_allocation_gives_hosts_and_ranks(tmp_path, monkeypatch):
     assert rank["RANK"] == "0" and rank["MASTER_ADDR"] == "here"
 
 
-def test_what_launch_copies_is_right(experiment, tiny_store, tmp_path):
-    """launch/hostfile and launch/slurm.sh are dry-run as they are."""
-    ...
+def test_the_hostfile_to_copy_is_right(experiment, tiny_store, tmp_path):
+    line = [sys.executable, "-m", "dsr", "launch", experiment, "--data", tiny_store, "--run-dir", tmp_path / "run"]
+    line += ["--gpus", "8", "--mode", "weak", "--hostfile", "launch/hostfile", "--launcher", "pdsh", "--dry-run"]
+    said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--force_multi --launcher pdsh" in said and "worker-0 slots=4\nworker-1 slots=4" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_slurm_script_to_copy_is_right(experiment, tiny_store, tmp_path):
+    write(tmp_path / "scontrol", "#!/bin/sh\nprintf 'n1\\nn2\\nn3\\nn4\\n'\n").chmod(0o755)
+    write(tmp_path / "dsr", f'#!/bin/sh\nexec {sys.executable} -m dsr "$@"\n').chmod(0o755)
+    variables = {"SLURM_JOB_NODELIST": "n[1-4]", "SLURM_TASKS_PER_NODE": "2(x4)", "SLURM_NTASKS": "8"}
+    variables |= {"SLURM_JOB_ID": "77", "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    line = ["bash", ROOT / "launch/slurm.sh", experiment, "--mode", "weak", "--data", tiny_store, "--dry-run"]
+    said = subprocess.run(line, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+    assert "--force_multi --launcher slurm" in said and "n4 slots=2" in said and "runs/slurm-77" in said
 
 
 # how a run ends: with ranks that train
