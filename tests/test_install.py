@@ -10,21 +10,23 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
 
 def pins():
     lines = (ROOT / "launch/constraints.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
 
 
 def test_every_dependency_is_pinned_inside_its_range():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pinned = {name.lower(): version for name, version in pins().items()}
+    pinned = pins()
     for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         requirement = Requirement(line)
-        assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
 
 
 def test_the_wheel_ships_the_package_and_its_experiments(tmp_path):
