@@ -309,18 +309,18 @@ def launch(
         run.set_status("running")
         for _ in range(PORT_TRIES):
             port = _free_port()
-            reason = _attempt(run, used, port, stop, grace)
-            if run.status()["state"] != "running" or stop or _is_free(port):
+            code = _attempt(run, used, port, stop, grace)
+            state = run.status()["state"]
+            if state != "running" or stop or _is_free(port):
                 break
-            reason = f"port {port} was taken by another program"
-            _say(reason)
-        if run.status()["state"] == "running":
-            run.set_status("failed", reason)
+            _say(f"port {port} was taken by another program")
+        if state == "running" or (state == "failed" and _signal(code)):  # rank 0 knows only that it lost the other
+            run.set_status("failed", _reason(code, stop))
         return _conclude(run)
 
 
-def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: float) -> str:
-    """Run DeepSpeed's launcher once, until no process of it is left. Returns how it ended, for people."""
+def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: float) -> int:
+    """Run DeepSpeed's launcher once, until no process of it is left. Returns its exit code."""
     ours = variables(devices, port)
     carried = {**_users_variables(), **ours}
     run.variables.write_text("".join(f"{key}={value}\n" for key, value in carried.items()))
@@ -337,7 +337,7 @@ def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: floa
         _wait(runner, run, mark, stop, grace)
     finally:
         _kill(runner, mark)
-    return _how(runner.returncode, stop)
+    return runner.returncode
 
 
 def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int], grace: float) -> None:
@@ -394,18 +394,24 @@ def _processes(mark: str, *, ranks: bool = False) -> list[psutil.Process]:
     return found
 
 
-def _how(code: int, stop: list[int]) -> str:
-    """How DeepSpeed's launcher ended without the ranks having said how they did, for people."""
+def _reason(code: int, stop: list[int]) -> str:
+    """Why a run failed whose ranks could not say it, for people."""
     if stop:
         return f"{signal.Signals(stop[0]).name} came, and there was no time to save"
     if code < 0:
         return f"DeepSpeed's launcher was ended by {signal.Signals(-code).name}"
     if code == 0:
         return "DeepSpeed's launcher ended, but not every rank said that it finished"
-    number = 256 - code if code > 192 else code - 128  # DeepSpeed's way of telling a signal, and the shell's
-    if number in signal.valid_signals():
-        return f"a rank was ended by {signal.Signals(number).name}"
-    return f"a rank ended with exit code {code}"
+    number = _signal(code)
+    if number == signal.SIGKILL:
+        return "a rank was ended by SIGKILL; perhaps the memory ran out"
+    return f"a rank was ended by {number.name}" if number else f"a rank ended with exit code {code}"
+
+
+def _signal(code: int) -> signal.Signals | None:
+    """The signal that ended a rank: 256 - n from DeepSpeed, 128 + n from a shell, mpirun or srun."""
+    number = 256 - code if code > 192 else code - 128
+    return signal.Signals(number) if number in signal.valid_signals() else None
 
 
 def _conclude(run: Run) -> int:
