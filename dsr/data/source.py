@@ -445,7 +445,7 @@ def _grid(array: Any, y: str, x: str) -> Any:
     if mapping is None:
         raise UserError("projected rows and columns without a grid mapping (CF grid_mapping_name and its parameters)")
     scale = 1000.0 if rows.attrs.get("units") in ("km", "kilometers", "kilometres") else 1.0
-    plain = {key: value.item() if hasattr(value, "item") else value for key, value in mapping.items()}
+    plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
     return grids.make(rows.values * scale, columns.values * scale, plain)
 
 
