@@ -221,8 +221,8 @@ def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     about, citation = network.description, network.domain.provenance.get("citation")
     return {
-        "title": f"{', '.join(v.name for v in network.features.high)} downscaled from {archive.name}",
-        "source": f"dsr {__version__}: network {about['network']['name']} of {run}, {about['updates']} updates",
+        "title": f"{', '.join(v.name for v in network.features.high)}, downscaled by a neural network",
+        "source": f"dsr {__version__}: network {about['network']['name']} of {run}, from {archive.name}",
         "history": f"{now}: {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
         **({"comment": f"The network was trained on: {citation}"} if citation else {}),
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data.store import EPOCH, Variable
+from dsr.data.domain import Domain
+from dsr.data.store import EPOCH, Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file, whole_folder
 
@@ -61,6 +62,25 @@ def create(
     write = _netcdf if path.suffix == ".nc" else _zarr
     with write(path, coordinates, dims, described) as arrays:
         yield arrays
+
+
+def covers_period(variable: Variable) -> bool:
+    """Whether its values are sums, means or extremes over a period, so that CF asks for bounds of time."""
+    return "time:" in variable.cell_methods and "time: point" not in variable.cell_methods
+
+
+def export_forecast(store: Store, split: str, path: Path) -> None:
+    """Write the first low-resolution run of a split, with its leads and members, as a user would bring one."""
+    samples = store.samples(split)
+    run = samples[store.low_init_time[samples] == store.low_init_time[samples[0]]]
+    times, variables = (store.low_init_time[run], store.low_lead_time[run]), store.low_variables
+    period = np.full(len(run), Domain.of(store).interval) if any(map(covers_period, variables)) else None
+    members = range(store.members) if store.members else None
+    with create(path, store.grid("low"), variables, *times, period=period, members=members) as arrays:
+        for i, sample in enumerate(run):
+            fields = store.low[sample].read().result().swapaxes(0, -3)  # variable first
+            for variable, field in zip(variables, fields, strict=True):
+                arrays[variable.name][..., i, :, :] = field
 
 
 @contextlib.contextmanager
@@ -143,7 +163,7 @@ def _attributes(variable: Variable, coordinates: Any, dims: tuple[str, ...]) -> 
     named = [str(name) for name in coordinates.coords if name not in (*dims, "crs", "time_bnds")]
     attributes = {
         "standard_name": variable.standard_name,
-        "long_name": variable.long_name or variable.name,
+        "long_name": variable.long_name or ("" if variable.standard_name else variable.name),
         "units": variable.units,
         "units_metadata": "temperature: on_scale" if variable.standard_name.endswith("temperature") else "",
         "cell_methods": methods,
@@ -151,8 +171,3 @@ def _attributes(variable: Variable, coordinates: Any, dims: tuple[str, ...]) -> 
         "grid_mapping": "crs" if "crs" in coordinates.coords else "",
     }
     return {key: value for key, value in attributes.items() if value}
-
-
-def covers_period(variable: Variable) -> bool:
-    """Whether its values are sums, means or extremes over a period, so that CF asks for bounds of time."""
-    return "time:" in variable.cell_methods and "time: point" not in variable.cell_methods
