@@ -145,7 +145,7 @@ def predict(
 def _open(inputs: list[str], network: Network) -> Archive:
     """The network's low variables, read as the training's recipe says and in the training's units."""
     features = network.features
-    archive = open_archive(inputs, network.domain.choices("low", features.low))
+    archive = open_archive(inputs, network.domain.choices("low", features.low), own_names=True)
     if features.ensemble and archive.members is None:
         raise UserError(
             f"{archive.name}: a single forecast; the network was trained on the members of an ensemble and needs them"
@@ -188,7 +188,7 @@ def _elsewhere(network: Network, features: Features, high: Any, low: Any, static
     fields = np.zeros((0, *grids.shape(high)), np.float32)
     if features.static:
         choices = network.domain.choices("static", features.static)
-        found = static_fields(open_archive([str(static)], choices, static=True), high)
+        found = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
         fields = np.stack([found[v.name] for v in features.static])
     latitude, longitude = positions(high) if "solar_zenith" in features.extras else (None, None)
     return replace(
