@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,13 +214,11 @@ def _period(network: Network, archive: Archive, order: np.ndarray) -> np.ndarray
 
 
 def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]:
-    """What CF asks a file to say of itself."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    about, citation = network.description, network.domain.provenance.get("citation")
+    """What the file says of itself."""
+    name, citation = network.description["network"]["name"], network.domain.provenance.get("citation")
     return {
         "title": f"{', '.join(v.name for v in network.features.high)}, downscaled by a neural network",
-        "source": f"dsr {__version__}: network {about['network']['name']} of {run}, from {archive.name}",
-        "history": f"{now}: {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
+        "source": f"dsr {__version__}: network {name} of {run}, from {archive.name}",
         **({"comment": f"The network was trained on: {citation}"} if citation else {}),
     }
 
@@ -237,15 +232,14 @@ def _with_progress(order: np.ndarray) -> Iterable[int]:
 
 def _told(output: Path, network: Network, archive: Archive, high: Any, factor: int) -> str:
     runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
-    members = f" of {len(archive.members)} members" if archive.members else ""
     lines = [
         f"{output}: {', '.join(v.name for v in network.features.high)} on {grids.describe(high)}",
-        f"from {len(archive.frames)} times{members}, {len(runs)} runs from {when((int(runs[0]), 0))}, "
-        f"leads {leads.min():g} to {leads.max():g} h",
+        f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0))}; "
+        f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
     ]
     if factor > 1:
         lines.append(f"the input was coarsened x{factor}, as in training")
-    lines += [f"left out: {len(frames)} times ({why})" for why, frames in archive.dropped.items()]
+    lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
     usual = network.domain.interval
     for name, intervals in archive.interval.items():
         if other := {intervals[frame] for frame in archive.frames} - {usual}:

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shlex
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +42,18 @@ def create(
     init_time: np.ndarray,
     lead_time: np.ndarray,
     *,
+    attributes: dict[str, str],
     period: np.ndarray | None = None,
     members: Sequence[int] | None = None,
     calendar: str = "proleptic_gregorian",
-    attributes: dict[str, str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
 
     `grid` is as `dsr.data.store.Layout` describes it; init_time, lead_time and period: (n) int64 seconds, the period
-    being what sums and means cover up to each valid time. Valid times that rise make the dimension `time`. Where
-    several runs verify at the same time, CF allows no such coordinate: the dimension is then `forecast`, and time,
-    forecast_reference_time and forecast_period lie along it. Compressed without loss.
+    being what sums and means cover up to each valid time; attributes: the file's title and source. Valid times that
+    rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
+    dimension is then `forecast`, and time, forecast_reference_time and forecast_period lie along it. Compressed
+    without loss.
     """
     along = "time" if np.all(np.diff(init_time + lead_time) > 0) else "forecast"
     coordinates = _horizontal(grid).assign_coords(_times(init_time, lead_time, period, along, calendar))
@@ -57,7 +61,9 @@ def create(
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
     dims = (*(["realization"] if members is not None else []), along, *_rows_and_columns(coordinates))
-    coordinates.attrs = {"Conventions": CONVENTIONS, **(attributes or {})}
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    history = f"{datetime.now(UTC).isoformat(timespec='seconds')}: {command}"
+    coordinates.attrs = {"Conventions": CONVENTIONS, **attributes, "history": history}
     described = {variable.name: _attributes(variable, coordinates, dims) for variable in variables}
     write = _netcdf if path.suffix == ".nc" else _zarr
     with write(path, coordinates, dims, described) as arrays:
@@ -76,7 +82,8 @@ def export_forecast(store: Store, split: str, path: Path) -> None:
     times, variables = (store.low_init_time[run], store.low_lead_time[run]), store.low_variables
     period = np.full(len(run), Domain.of(store).interval) if any(map(covers_period, variables)) else None
     members = range(store.members) if store.members else None
-    with create(path, store.grid("low"), variables, *times, period=period, members=members) as arrays:
+    about = {"title": f"A low-resolution forecast of {store.path}", "source": str(store.attributes["provenance"])}
+    with create(path, store.grid("low"), variables, *times, attributes=about, period=period, members=members) as arrays:
         for i, sample in enumerate(run):
             fields = store.low[sample].read().result().swapaxes(0, -3)  # variable first
             for variable, field in zip(variables, fields, strict=True):
