@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr import models
+from dsr import __version__, models
 from dsr.config import Model
+from dsr.data import grid as grids
+from dsr.data import output as outputs
 from dsr.data.domain import Domain
-from dsr.data.features import Features
+from dsr.data.features import Features, positions
+from dsr.data.source import Archive, open_archive, static_fields, when
 from dsr.errors import UserError
 from dsr.run import read_model
 
@@ -69,3 +73,176 @@ def load(model_folder: Path) -> Network:
     module.load_state_dict(parameters)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Network(module.float().eval().to(device), features, domain, description)
+
+
+def predict(
+    run: Path,
+    inputs: list[str],
+    output: Path,
+    *,
+    fill: bool = False,
+    grid: Path | None = None,
+    static: Path | None = None,
+) -> str:
+    """Downscale every forecast of `inputs` (paths, globs, URLs) with RUN/model; write `output` (.nc or .zarr).
+
+    The input holds the training's low variables, under their names or the recipe's, at any times and leads, on the
+    training's low grid; or, where training coarsened its input, as fine as the high grid: it is then coarsened too.
+    A network trained on an ensemble takes its members together; any other predicts every member by itself. The files
+    `grid` and `static` take the network to another high grid. Fields are read and written one by one.
+
+    Returns what was done, for people. Raises UserError where the input or the output path is wrong, OSError where
+    reading or writing fails later; `output` is whole or absent afterwards.
+    """
+    outputs.check(output)
+    network = load(run / "model")
+    domain, features = network.domain, replace(network.features, fill=fill or network.features.fill)
+    archive = _open(inputs, network)
+    high = open_archive([str(grid)], static=True).grid if grid else domain.high
+    factor = _coarsening(domain, archive.grid, high)
+    low_grid = grids.coarsen(archive.grid, factor) if factor > 1 else archive.grid
+    cells = grids.area(archive.grid)
+    rows: Any = slice(None)
+    columns: Any = slice(None)
+    if grid:
+        features = _elsewhere(network, features, high, low_grid, static)
+    elif static:
+        raise UserError("--static goes with --grid: for its own domain the network has its static fields")
+    else:
+        rows, columns = _part(domain.low, low_grid, archive.name)
+    network = replace(network, features=features)
+
+    members = None if features.ensemble else archive.members
+    order = _order(archive)
+    init_time, lead_time = archive.init_time[order], archive.lead_time[order]
+    with outputs.create(
+        output,
+        high,
+        features.high,
+        init_time,
+        lead_time,
+        period=_period(network, archive, order),
+        members=members,
+        calendar=archive.calendar,
+        attributes=_attributes(run, network, archive),
+    ) as arrays:
+        for i, frame in enumerate(_with_progress(order)):
+            low = archive.read(frame)
+            low = grids.block_mean(low, cells, factor) if factor > 1 else low
+            low = low[..., rows, columns] if members else low[None, ..., rows, columns]
+            try:
+                fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
+            except UserError as error:
+                raise UserError(f"{archive.name}, {when(archive.frames[frame])}: {error}") from None
+            for variable, field in zip(features.high, fields.swapaxes(0, 1), strict=True):
+                arrays[variable.name][..., i, :, :] = field if members else field[0]
+    return _told(output, network, archive, high, factor)
+
+
+def _open(inputs: list[str], network: Network) -> Archive:
+    """The network's low variables, read as the training's recipe says and in the training's units."""
+    features = network.features
+    archive = open_archive(inputs, network.domain.choices("low", features.low), own_names=True)
+    if features.ensemble and archive.members is None:
+        raise UserError(
+            f"{archive.name}: a single forecast; the network was trained on the members of an ensemble and needs them"
+        )
+    return archive
+
+
+def _coarsening(domain: Domain, given: Any, high: Any) -> int:
+    """What to coarsen the input by: the training's factor where that coarsened, and the input is as fine as `high`."""
+    step = np.median(np.abs(np.diff(grids.low_index(high, given)[0], axis=0)))  # from one high row to the next
+    return domain.factor if domain.coarsened and step > domain.factor**-0.5 else 1
+
+
+def _part(wanted: Any, given: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (n, 1) and columns (n) of the grid `given` that are `wanted`; it may reach further or run otherwise.
+
+    Raises UserError where the points of `wanted` are not there, side by side.
+    """
+    index = grids.low_index(wanted, given)
+    rows, columns = np.rint(index[0][:, 0]).astype(int), np.rint(index[1][0]).astype(int)
+    off = max(np.abs(index[0] - rows[:, None]).max(), np.abs(index[1] - columns).max())
+    inside = all(i.min() >= 0 and i.max() < size for i, size in zip((rows, columns), grids.shape(given), strict=True))
+    if off > grids.EDGE or not inside or any(np.any(np.abs(np.diff(i)) != 1) for i in (rows, columns)):
+        raise UserError(
+            f"{name}: lies on {grids.describe(given)}, but the network was trained on {grids.describe(wanted)}; "
+            "--grid and --static take it to another domain"
+        )
+    return rows[:, None], columns
+
+
+def _elsewhere(network: Network, features: Features, high: Any, low: Any, static: Path | None) -> Features:
+    """The features on another high grid, from another low grid. Raises UserError where that cannot be."""
+    if network.description["network"].get("place"):
+        raise UserError("the network is bound to the domain it was trained on (dsr.model.place), so --grid cannot be")
+    if features.static and not static:
+        raise UserError(f"--grid needs --static: a file with {', '.join(v.name for v in features.static)} on that grid")
+    index = grids.low_index(high, low)
+    if not grids.covered(index, grids.shape(low)).all():
+        raise UserError(f"--grid covers {grids.extent(high)}, which the input does not: {grids.extent(low)}")
+    fields = np.zeros((0, *grids.shape(high)), np.float32)
+    if features.static:
+        choices = network.domain.choices("static", features.static)
+        found = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
+        fields = np.stack([found[v.name] for v in features.static])
+    latitude, longitude = positions(high) if "solar_zenith" in features.extras else (None, None)
+    return replace(
+        features,
+        low_shape=grids.shape(low),
+        low_index=index,
+        static_fields=fields,
+        latitude=latitude,
+        longitude=longitude,
+    )
+
+
+def _order(archive: Archive) -> np.ndarray:
+    """The frames by valid time, where no two runs verify at the same time; otherwise by run."""
+    valid = archive.init_time + archive.lead_time
+    return np.argsort(valid) if len(np.unique(valid)) == len(valid) else np.arange(len(valid))
+
+
+def _period(network: Network, archive: Archive, order: np.ndarray) -> np.ndarray | None:
+    """(frame) int64 seconds that sums, means and extremes of the output cover; None where it has none."""
+    covering = [v.name for v in network.features.high if outputs.covers_period(v)]
+    if not covering:
+        return None
+    interval = next((archive.interval[name] for name in covering if name in archive.interval), {})
+    return np.array([interval.get(archive.frames[i], network.domain.interval) for i in order], np.int64)
+
+
+def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]:
+    """What the file says of itself."""
+    name, citation = network.description["network"]["name"], network.domain.provenance.get("citation")
+    return {
+        "title": f"{', '.join(v.name for v in network.features.high)}, downscaled by a neural network",
+        "source": f"dsr {__version__}: network {name} of {run}, from {archive.name}",
+        **({"comment": f"The network was trained on: {citation}"} if citation else {}),
+    }
+
+
+def _with_progress(order: np.ndarray) -> Iterable[int]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(order.tolist(), "predict", console=Console(stderr=True), transient=True)
+
+
+def _told(output: Path, network: Network, archive: Archive, high: Any, factor: int) -> str:
+    runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
+    lines = [
+        f"{output}: {', '.join(v.name for v in network.features.high)} on {grids.describe(high)}",
+        f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0))}; "
+        f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
+    ]
+    if factor > 1:
+        lines.append(f"the input was coarsened x{factor}, as in training")
+    lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
+    usual = network.domain.interval
+    for name, intervals in archive.interval.items():
+        if other := {intervals[frame] for frame in archive.frames} - {usual}:
+            hours = ", ".join(f"{seconds / 3600:g}" for seconds in sorted(other))
+            lines.append(f"caution: {name} holds amounts over {hours} h; in training they were over {usual / 3600:g} h")
+    return "\n".join(lines)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data.source import Choice
+
 if TYPE_CHECKING:
-    from dsr.data.store import Store
+    from dsr.data.store import Store, Variable
 
 
 @dataclass
@@ -21,7 +23,6 @@ class Domain:
     high: Any  # xr.Dataset
     low: Any  # xr.Dataset
     factor: int
-    pairing: str
     interval: int  # s between high fields: the period that a sum or a mean of the high data covers
     provenance: dict[str, Any]
 
@@ -29,14 +30,26 @@ class Domain:
     def of(cls, store: Store) -> Domain:
         """The domain of a store."""
         steps, counts = np.unique(np.diff(np.unique(store.time)), return_counts=True)
+        attributes: dict[str, Any] = store.attributes
         return cls(
             high=store.grid("high"),
             low=store.grid("low"),
-            factor=store.attributes["factor"],
-            pairing=store.attributes["pairing"],
+            factor=attributes["factor"],
             interval=int(steps[counts.argmax()]) if len(steps) else 0,
-            provenance=store.attributes["provenance"],
+            provenance=attributes["provenance"],
         )
+
+    @property
+    def coarsened(self) -> bool:
+        """Whether the low fields were made by coarsening."""
+        return self.provenance.get("recipe", {}).get("factor") is not None
+
+    def choices(self, part: str, variables: list[Variable]) -> dict[str, Choice]:
+        """How to take the "low" or "static" variables from an archive: as the recipe did, in the training's units."""
+        recipe = self.provenance.get("recipe", {})
+        files = recipe.get(part) or (recipe.get("high") if part == "low" else None) or {}
+        told = files.get("variables") or {}
+        return {v.name: Choice(**{**told.get(v.name, {}), "units": v.units}) for v in variables}
 
     def to_json(self) -> dict[str, Any]:
         """All but the coordinates' values, for model.json."""
@@ -44,7 +57,7 @@ class Domain:
             group: {str(name): {"dims": list(c.dims), "attributes": _plain(c.attrs)} for name, c in grid.coords.items()}
             for group, grid in (("high", self.high), ("low", self.low))
         }
-        keys = ("factor", "pairing", "interval", "provenance")
+        keys = ("factor", "interval", "provenance")
         return {"grids": grids, **{key: getattr(self, key) for key in keys}}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -57,16 +70,12 @@ class Domain:
         """The domain that `to_json` and `arrays` described."""
         import xarray as xr
 
-        grids = {
-            group: xr.Dataset(
-                coords={
-                    name: (c["dims"], arrays[f"{group}_{name}"], c["attributes"]) for name, c in coordinates.items()
-                }
-            )
-            for group, coordinates in values["grids"].items()
-        }
-        keys = ("factor", "pairing", "interval", "provenance")
-        return cls(**grids, **{key: values[key] for key in keys})
+        grids = {}
+        for group, described in values["grids"].items():
+            coordinates = {n: (c["dims"], arrays[f"{group}_{n}"], c["attributes"]) for n, c in described.items()}
+            grids[group] = xr.Dataset(coords=coordinates)
+        rest = {key: values[key] for key in ("factor", "interval", "provenance")}
+        return cls(high=grids["high"], low=grids["low"], **rest)
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Features:
         low = _choose(store.low_variables, data.low, "low", store)
         high = _choose(store.high_variables, data.high, "high", store)
         static = _choose(store.static_variables, data.static, "static", store)
-        latitude, longitude = _positions(store) if "solar_zenith" in data.extras else (None, None)
+        latitude, longitude = positions(store.grid("high")) if "solar_zenith" in data.extras else (None, None)
         if "solar_zenith" in data.extras and latitude is None:
             raise UserError(f"{store.path}: dsr.data.extras: solar_zenith needs latitude and longitude in the store")
         rows = [[v.name for v in store.static_variables].index(v.name) for v in static]
@@ -253,9 +253,8 @@ def _choose(available: list[Variable], names: list[str] | None, group: str, stor
     return [by_name[name] for name in names]
 
 
-def _positions(store: Store) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Latitude and longitude of every high point, (Y, X) float64 degrees, or None."""
-    grid = store.grid("high")
+def positions(grid: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Latitude and longitude of every point of a grid, (Y, X) float64 degrees, or None."""
     if "latitude" not in grid or "longitude" not in grid:
         return None, None
     latitude, longitude = grid["latitude"], grid["longitude"]

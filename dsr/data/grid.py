@@ -1,5 +1,7 @@
 """Where grids lie: making them from coordinates, areas of cells, coarsening, and one grid's place on another."""
 
+import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -196,15 +198,25 @@ def _same_crs(a: Any, b: Any) -> bool:
     first, second = crs(a), crs(b)
     if first is None or second is None:
         return first is second
-    from pyproj import CRS
-
-    return CRS.from_cf(first) == CRS.from_cf(second)
+    return first == second or _projection(first) == _projection(second)
 
 
 def _transformer(source: dict[str, Any] | None, target: dict[str, Any] | None) -> Any:
-    """Between a projection (CF grid-mapping attributes) and None, which stands for longitude and latitude."""
-    from pyproj import CRS, Transformer
+    """From one set of CF grid-mapping attributes to another; None stands for longitude and latitude of the other."""
+    from pyproj import Transformer
 
-    known = CRS.from_cf(source if source is not None else target)  # type: ignore[arg-type]
-    start, end = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
-    return Transformer.from_crs(start, end, always_xy=True)
+    known = _projection(source if source is not None else target)  # type: ignore[arg-type]
+    ends = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
+    return Transformer.from_crs(*ends, always_xy=True)
+
+
+def _projection(mapping: dict[str, Any]) -> Any:
+    """The pyproj CRS of CF grid-mapping attributes."""
+    return _made(json.dumps(mapping, sort_keys=True))
+
+
+@cache
+def _made(mapping: str) -> Any:
+    from pyproj import CRS
+
+    return CRS.from_cf(json.loads(mapping))  # slow: it looks the datum up

@@ -276,12 +276,14 @@ def open_archive(
     members: Sequence[int] | None = None,
     root: Path | None = None,
     static: bool = False,
+    own_names: bool = False,
 ) -> Archive:
     """Open every file that the `patterns` (paths, globs, URLs; relative ones to `root`) name, as one Archive.
 
-    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A
-    variable on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and
-    asks for no time. Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
+    `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A variable
+    on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and asks for no
+    time. With `own_names` a variable may also stand under its own name, where its source is not there. Raises
+    UserError: no such file, unreadable, a missing variable, no time, different grids.
     """
     files = list(_files(patterns, root))
     parts: dict[str, list[_Part]] = defaultdict(list)
@@ -302,9 +304,10 @@ def open_archive(
     else:
         chosen = {}
         for key, choice in variables.items():
-            if (choice.source or key) not in parts:
-                raise UserError(f"{name}: no variable {choice.source or key}; there are: {', '.join(sorted(parts))}")
-            chosen[key] = parts[choice.source or key]
+            source = key if own_names and choice.source not in parts else choice.source or key
+            if source not in parts:
+                raise UserError(f"{name}: no variable {source}; there are: {', '.join(sorted(parts))}")
+            chosen[key] = parts[source]
     for key, several in chosen.items():
         if not several:
             raise UserError(f"{name}: {key} has none of the members {list(members or [])}")
