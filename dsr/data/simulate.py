@@ -362,5 +362,5 @@ def plot_error_growth(growth: dict[str, dict[str, np.ndarray]], path: Path) -> N
         for label, style in (("saturation", "k:"), ("control", "C0-"), ("mean", "C1-"), ("spread", "C1--")):
             axes.plot(curve["lead"], curve[label], style, label=label)
         axes.set(title=f"{name} ({VARIABLES[name].units})", xlabel="lead time (h)", ylim=(0, None))
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
