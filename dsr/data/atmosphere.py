@@ -21,8 +21,8 @@ and only where the air is moist enough; the lee is warm and dry.
 
 *Temperature at 2 m* is theta + a - g/c_p h. In wind or sunshine a is small or the same everywhere and the lapse rate is
 dry-adiabatic. On calm clear nights the surface layer decouples (mixing falls with the bulk Richardson number, Louis
-1979, doi:10.1007/BF00117978), cools, and its cold air runs down the slopes into basins: the lapse rate weakens or
-reverses. By day free convection adds to the wind that mixes (Beljaars 1995, doi:10.1002/qj.49712152203).
+1979, doi:10.1007/BF00117978), cools, and its cold air runs down the slopes into basins: the lapse rate
+weakens. By day free convection adds to the wind that mixes (Beljaars 1995, doi:10.1002/qj.49712152203).
 
 Numerics: Arakawa C-grid with the energy-conserving form of Sadourny (1975, J. Atmos. Sci. 32, 680-689), third-order
 upwind fluxes, and the generalised forward-backward scheme AB3-AM4 (Shchepetkin and McWilliams 2005,
