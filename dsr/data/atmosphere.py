@@ -21,11 +21,11 @@ and only where the air is moist enough; the lee is warm and dry.
 
 *Temperature at 2 m* is theta + a - g/c_p h. In wind or sunshine a is small or the same everywhere and the lapse rate is
 dry-adiabatic. On calm clear nights the surface layer decouples (mixing falls with the bulk Richardson number, Louis
-1979, doi:10.1007/BF00117978), cools, and its cold air runs down the slopes into basins: the lapse rate weakens or
-reverses. By day free convection adds to the wind that mixes (Beljaars 1995, doi:10.1002/qj.49712152203).
+1979, doi:10.1007/BF00117978), cools, and its cold air runs down the slopes into basins: the lapse rate
+weakens. By day free convection adds to the wind that mixes (Beljaars 1995, doi:10.1002/qj.49712152203).
 
-Numerics: Arakawa C-grid with Sadourny's energy-conserving form (1975, doi:10.1175/1520-0469(1975)032<0680:TDOFDM>2.0.CO;2),
-third-order upwind fluxes, and the generalised forward-backward scheme AB3-AM4 (Shchepetkin and McWilliams 2005,
+Numerics: Arakawa C-grid with the energy-conserving form of Sadourny (1975, J. Atmos. Sci. 32, 680-689), third-order
+upwind fluxes, and the generalised forward-backward scheme AB3-AM4 (Shchepetkin and McWilliams 2005,
 doi:10.1016/j.ocemod.2004.08.002). Depth, heat and water are transported in flux form, hence conserved. Arrays are
 (run, y, x) float32; u lies on the west face of its cell, v on the south face, all else in the middle.
 """
@@ -65,7 +65,7 @@ TEN_METRES = 0.75  # wind at 10 m over the layer's wind when neutral
 
 @dataclass
 class State:
-    """The prognostic fields of several runs, (run, y, x) float32, and what has been counted since `rain` was cleared."""
+    """The prognostic fields of several runs, (run, y, x) float32, and what has been counted since a `fresh` start."""
 
     u: np.ndarray  # m s-1, west faces
     v: np.ndarray  # m s-1, south faces
@@ -75,7 +75,9 @@ class State:
     surface: np.ndarray  # K: surface layer relative to the layer above
     rain: np.ndarray  # kg m-2, accumulated
     evaporated: np.ndarray  # kg m-2, accumulated
-    past: list[tuple[np.ndarray, ...]] = field(default_factory=list)  # tendencies and depths of the last two steps
+    past: list[tuple[np.ndarray, ...]] = field(
+        default_factory=list, init=False
+    )  # tendencies and depths of the last two steps
 
     @property
     def theta(self) -> np.ndarray:
@@ -88,6 +90,9 @@ class State:
         return self.water / self.depth
 
 
+FIELDS = ("u", "v", "depth", "heat", "water", "surface", "rain", "evaporated")
+
+
 @dataclass
 class Surroundings:
     """What each run is given from outside."""
@@ -98,13 +103,16 @@ class Surroundings:
 
 def shift(a: np.ndarray, y: int, x: int) -> np.ndarray:
     """The periodic neighbour along one axis, `y` rows north or `x` columns east: result[j, i] = a[j + y, i + x]."""
-    result = np.empty_like(a)
+    result = np.empty(a.shape, a.dtype)
     if y:
         y %= a.shape[-2]
         result[..., : a.shape[-2] - y, :], result[..., a.shape[-2] - y :, :] = a[..., y:, :], a[..., :y, :]
+    elif x == 1:  # one long copy, then the column that came from the next row
+        result.reshape(-1)[:-1] = a.reshape(-1)[1:]
+        result[..., -1] = a[..., 0]
     else:
-        x %= a.shape[-1]
-        result[..., : a.shape[-1] - x], result[..., a.shape[-1] - x :] = a[..., x:], a[..., :x]
+        result.reshape(-1)[1:] = a.reshape(-1)[:-1]
+        result[..., 0] = a[..., -1]
     return result
 
 
@@ -195,12 +203,10 @@ class Atmosphere:
         now = (*tendencies, depth)
         past = state.past or [now, now]
         fields = (u, v, depth, state.heat, state.water)
+        weights = np.float32(dt * (1.5 + _BETA)), np.float32(dt * (0.5 + 2 * _BETA)), np.float32(dt * _BETA)
         u, v, depth, heat, water = (
-            f
-            + np.float32(dt * (1.5 + _BETA)) * g0
-            - np.float32(dt * (0.5 + 2 * _BETA)) * g1
-            + np.float32(dt * _BETA) * g2
-            for f, g0, g1, g2 in zip(fields, tendencies, past[0], past[1], strict=False)
+            value + weights[0] * new - weights[1] * old + weights[2] * older
+            for value, new, old, older in zip(fields, tendencies, past[0], past[1], strict=False)
         )
         top = self.terrain + _AM[0] * depth + _AM[1] * now[-1] + _AM[2] * past[0][-1] + _AM[3] * past[1][-1]
         u -= np.float32(dt * REDUCED_GRAVITY / self.spacing) * (top - west(top))
@@ -209,16 +215,18 @@ class Atmosphere:
         state.past = [now, past[0]]
 
     def _transport(self, flux_x: np.ndarray, flux_y: np.ndarray, scalar: np.ndarray) -> np.ndarray:
-        """-div(flux scalar) with third-order upwind-biased values on the faces."""
+        """-div(flux scalar); on a face, the mean of both sides less a sixth of the curvature upwind (third order)."""
 
         def through(flux: np.ndarray, y: int, x: int) -> np.ndarray:
-            behind, ahead, far = shift(scalar, -y, -x), shift(scalar, y, x), shift(scalar, -2 * y, -2 * x)
-            centred = 7 * (scalar + behind) - (ahead + far)
-            biased = 3 * (scalar - behind) - (ahead - far)
-            return flux * centred - np.abs(flux) * biased
+            behind = shift(scalar, -y, -x)
+            step = scalar - behind
+            curvature = shift(step, y, x) - step
+            forward = np.maximum(flux, 0)
+            upwind = forward * shift(curvature, -y, -x) + (flux - forward) * curvature
+            return flux * (scalar + behind) - np.float32(1 / 3) * upwind
 
         across, along = through(flux_x, 0, 1), through(flux_y, 1, 0)
-        return (across - east(across) + along - north(along)) * np.float32(1 / (12 * self.spacing))
+        return (across - east(across) + along - north(along)) * np.float32(0.5 / self.spacing)
 
     def physics(self, state: State, around: Surroundings) -> None:
         """Drag, diffusion, radiation, mixing, drainage, evaporation and rain over `step` seconds, in place."""
@@ -239,9 +247,8 @@ class Atmosphere:
         # the surface layer: implicit in its own temperature
         heating = self.sunshine(around.time) * (SENSIBLE * (0.3 + 0.7 * clear)) - LONG_WAVE * (0.2 + 0.8 * clear)
         mixing = self.mixing(state.surface, speed)
-        before = state.surface + dt * (
-            heating / (DENSITY * HEAT_CAPACITY * SURFACE_LAYER) + self._drainage(state.surface)
-        )
+        warming = heating / (DENSITY * HEAT_CAPACITY * SURFACE_LAYER) + self._drainage(state.surface)
+        before = state.surface + dt * warming
         state.surface = before / (1 + dt * (mixing + 1 / FEEDBACK))
         warmed = dt * SURFACE_LAYER * mixing * state.surface
         season = seasonal(around.time).astype(np.float32)[:, None, None]
@@ -250,11 +257,11 @@ class Atmosphere:
         if not self.dry:
             ground = saturation(theta + REFERENCE - LAPSE * self.terrain)
             evaporation = dt * EVAPORATION * speed * np.maximum(ground - humidity, 0) * (0.5 + 0.5 * clear)
-            warming = LATENT_HEAT / HEAT_CAPACITY
-            steepness = 1 + ONSET * warming * saturated * 4302.6 / (middle - 29.65) ** 2  # Clausius-Clapeyron: dq_s/dT
+            latent = LATENT_HEAT / HEAT_CAPACITY
+            steepness = 1 + ONSET * latent * saturated * 4302.6 / (middle - 29.65) ** 2  # Clausius-Clapeyron: dq_s/dT
             condensed = np.maximum(humidity - ONSET * saturated, 0) / steepness * state.depth
             state.water = state.water + evaporation - condensed
-            state.heat = state.heat + warming * condensed
+            state.heat = state.heat + latent * condensed
             state.rain += DENSITY * condensed
             state.evaporated += DENSITY * evaporation
 
@@ -348,12 +355,6 @@ def balanced(streamfunction: np.ndarray, spacing: float) -> tuple[np.ndarray, np
     return u, v, (CORIOLIS / REDUCED_GRAVITY) * 0.25 * (pair + north(pair))
 
 
-def joined(states: list[State]) -> State:
-    """Runs of several states as one state; their past steps are left behind."""
-    names = ("u", "v", "depth", "heat", "water", "surface", "rain", "evaporated")
-    return State(**{name: np.concatenate([getattr(state, name) for state in states]) for name in names})
-
-
 def fresh(state: State) -> State:
-    """A copy that starts to count rain and evaporation, and its time steps, from here."""
-    return replace(joined([state]), rain=np.zeros_like(state.rain), evaporated=np.zeros_like(state.evaporated))
+    """The state, starting to count rain and evaporation, and its time steps, from here."""
+    return replace(state, rain=np.zeros_like(state.rain), evaporated=np.zeros_like(state.evaporated))
