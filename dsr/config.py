@@ -267,8 +267,12 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
-    if "budget" in change and "budget" in base and len(change["budget"]) == 1:
-        merged["budget"] = change["budget"]  # epochs and updates exclude each other: the newer one wins
+    if {"epochs", "updates"} & change.keys() and len(change) == 1:
+        merged = dict(change)  # a budget: epochs and updates exclude each other, the newer one wins
+    known = {**OPTIMIZER_PARAMS, **SCHEDULER_PARAMS}.get(str(change.get("type")))
+    if known and isinstance(merged.get("params"), dict):  # what was inherited from another type falls away
+        own = change.get("params") or {}
+        merged["params"] = {name: value for name, value in merged["params"].items() if name in known or name in own}
     return merged
 
 
