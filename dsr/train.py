@@ -27,7 +27,6 @@ from dsr.scaling import Plan, deepspeed_config
 from dsr.verify.metrics import cell_areas
 from dsr.verify.validation import Skill, Validation
 
-
 NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
 
 

@@ -7,9 +7,9 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from dataclasses import asdict
 from typing import Any
 
 import torch.distributed as dist
@@ -67,9 +67,7 @@ def _rank(rank: int, ranks: int, port: int, log: str, task: Callable[..., Any], 
             sys.exit(1)
 
 
-def prepare(
-    folder: Path, store: Path, *overrides: str, mode: str = "strong", gpus: int = 1, devices: int = 0
-) -> Run:
+def prepare(folder: Path, store: Path, *overrides: str, mode: str = "strong", gpus: int = 1, devices: int = 0) -> Run:
     """A run's folder, as `dsr launch` leaves it to the ranks."""
     experiment = load(None, [f"dsr.data.store={store}", "dsr.data.extras=[]", *overrides])
     samples = training_samples(Store(store), experiment.dsr.data)

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from tests.conftest import write_tiny_store
-from tests.ranks import prepare, run_ranks, train_all, train_main
 
 from dsr import train, watch
 from dsr.data.features import Features
@@ -18,6 +16,8 @@ from dsr.data.store import Store
 from dsr.data.stream import Stream, order
 from dsr.run import Run, read_checkpoint
 from dsr.scaling import Plan
+from tests.conftest import write_tiny_store
+from tests.ranks import prepare, run_ranks, train_all, train_main
 
 # 40 training samples: 3 updates an epoch at 12 slots of one sample. Dropout, clipping and Adam are on.
 SMALL = [
@@ -59,9 +59,7 @@ def runs(tiny_store, tmp_path_factory):
         }
         if ranks in (1, 4):
             sets = [*SMALL, "gradient_accumulation_steps=3", "dsr.scaling.warmup_epochs=2"]
-            here["weak", ranks] = prepare(
-                home / f"weak-{ranks}", tiny_store, *sets, mode="weak", gpus=4, devices=ranks
-            )
+            here["weak", ranks] = prepare(home / f"weak-{ranks}", tiny_store, *sets, mode="weak", gpus=4, devices=ranks)
         log = home / f"{ranks}.log"
         codes = run_ranks(ranks, train_all, [run.folder for run in here.values()], log=log)
         assert codes == [0] * ranks, log.read_text()[-4000:]
@@ -116,7 +114,9 @@ def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
     stock = [line["loss"] for line in told(runs[name, ranks]) if "loss" in line]
     np.testing.assert_allclose(stock, exact, rtol=2e-3)
     assert stock[0] == exact[0]
-    norms = [[line["gradient_norm"] for line in told(run) if "loss" in line] for run in (runs["adam", 1], runs[name, ranks])]
+    norms = [
+        [line["gradient_norm"] for line in told(run) if "loss" in line] for run in (runs["adam", 1], runs[name, ranks])
+    ]
     if name == "stock":
         np.testing.assert_allclose(norms[1], norms[0], rtol=2e-2)
     else:
@@ -162,7 +162,12 @@ def test_one_rank_that_is_asked_to_stop_stops_all_after_saving(runs, tiny_store,
 
 
 def test_a_rate_that_blows_up_stops_every_rank_before_the_optimizer(tiny_store, tmp_path):
-    sets = [*SMALL, 'optimizer={"type": "SGD", "params": {"lr": 1e30}}', "gradient_clipping=0", "dsr.checkpoint.every=1"]
+    sets = [
+        *SMALL,
+        'optimizer={"type": "SGD", "params": {"lr": 1e30}}',
+        "gradient_clipping=0",
+        "dsr.checkpoint.every=1",
+    ]
     run = prepare(tmp_path / "run", tiny_store, *sets, gpus=2)
     assert run_ranks(2, train_main, run.folder, log=tmp_path / "log") == [1, 1]
     status = json.loads((run.folder / "status.json").read_text())
