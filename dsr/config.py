@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -30,7 +31,31 @@ DEEPSPEED_REMOVED = _words("""
     amp compression_training curriculum_learning eigenvalue elasticity nebula progressive_layer_drop quantize_training
     sparse_attention
 """)
-_ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode bias_correction")
+# Blocks in which DeepSpeed refuses an unknown key too, but only after every rank has started, or not at all.
+DEEPSPEED_BLOCKS = {
+    "bf16": _words("""
+        enabled immediate_grad_update check_grad_overflow bf16_master_weights_and_grads bf16_optimizer_states
+    """),
+    "fp16": _words("""
+        enabled auto_cast loss_scale initial_scale_power loss_scale_window hysteresis consecutive_hysteresis
+        min_loss_scale fp16_master_weights_and_grads
+    """),
+    "torch_autocast": _words("enabled dtype lower_precision_safe_modules"),
+    "zero_optimization": _words("""
+        stage contiguous_gradients reduce_scatter reduce_bucket_size use_multi_rank_bucket_allreduce
+        allgather_partitions allgather_bucket_size overlap_comm compute_grad_norm load_from_fp32_weights
+        elastic_checkpoint offload_param offload_optimizer zenflow sub_group_size cpu_offload_param
+        cpu_offload_use_pin_memory cpu_offload stage3_prefetch_bucket_size stage3_param_persistence_threshold
+        stage3_model_persistence_threshold stage3_max_live_parameters stage3_max_reuse_distance
+        stage3_gather_16bit_weights_on_model_save stage3_module_granularity_threshold
+        stage3_use_all_reduce_for_fetch_params stage3_allgather_sequential stage3_gather_fp16_weights_on_model_save
+        ignore_unused_parameters legacy_stage1 round_robin_gradients parameter_alignment zero_hpz_partition_size
+        zero_quantized_weights zero_quantized_nontrainable_weights zero_quantized_gradients memory_efficient_linear
+        pipeline_loading_checkpoint override_module_apply log_trace_cache_warnings enable_sanity_checks
+        save_muon_momentum_buffer_in_memory leaf_module
+    """),
+}
+_ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode")
 OPTIMIZER_PARAMS = {
     "Adam": _ADAM,
     "AdamW": _ADAM,
@@ -112,7 +137,7 @@ class Log(Section):
 class Dsr(Section):
     """The `dsr` section of an experiment."""
 
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
     model: Model = Model()
@@ -267,8 +292,12 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
-    if "budget" in change and "budget" in base and len(change["budget"]) == 1:
-        merged["budget"] = change["budget"]  # epochs and updates exclude each other: the newer one wins
+    if {"epochs", "updates"} & change.keys() and len(change) == 1:
+        merged = dict(change)  # a budget: epochs and updates exclude each other, the newer one wins
+    known = {**OPTIMIZER_PARAMS, **SCHEDULER_PARAMS}.get(str(change.get("type")))
+    if known and base.get("type", change["type"]) != change["type"] and isinstance(merged.get("params"), dict):
+        own = change.get("params") or {}  # what was inherited from the other type, and this one lacks, falls away
+        merged["params"] = {name: value for name, value in merged["params"].items() if name in known or name in own}
     return merged
 
 
@@ -296,6 +325,12 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
             raise UserError(f"{source}: {key} was removed from DeepSpeed 0.19; leave it out")
         if key not in DEEPSPEED_KEYS:
             raise UserError(f"{source}: unknown key {key}{_nearest(key, [*DEEPSPEED_KEYS, 'dsr', 'extends'])}")
+    for block, names in DEEPSPEED_BLOCKS.items():
+        if not isinstance(part.get(block, {}), dict):
+            raise UserError(f"{source}: {block} must be an object (given: {json.dumps(part[block])})")
+        for key in part.get(block, {}):
+            if key not in names:
+                raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, names)}")
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     for name in sizes:
         value = part.get(name)
@@ -313,13 +348,13 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
     if "scheduler" in part:
         _check_typed(part, "scheduler", SCHEDULER_PARAMS, source)
     rate = part["optimizer"]["params"].get("lr")
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or rate <= 0:
+    if not _is_number(rate) or rate <= 0:
         raise UserError(f"{source}: optimizer.params.lr must be a positive number (given: {json.dumps(rate)})")
     clipping = part.get("gradient_clipping", 1.0)
-    if not isinstance(clipping, (int, float)) or clipping < 0:
+    if not _is_number(clipping) or clipping < 0:
         raise UserError(f"{source}: gradient_clipping must be 0 (none) or a positive number")
     stage = part.get("zero_optimization", {}).get("stage", 0)
-    if stage not in (0, 1, 2, 3):
+    if not _is_number(stage) or stage not in (0, 1, 2, 3):
         raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
 
 
@@ -330,10 +365,22 @@ def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[st
     for key in value:
         if key not in ("type", "params"):
             raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, ['type', 'params'])}")
-    if value.get("type") not in known:
+    if str(value.get("type")) not in known:
         raise UserError(f"{source}: {block}.type {json.dumps(value.get('type'))} is not one of {', '.join(known)}")
     value.setdefault("params", {})
-    for key in value["params"]:
-        names = known[value["type"]]
+    names = known[value["type"]]
+    for key, given in value["params"].items():
         if key not in names:
             raise UserError(f"{source}: unknown key {block}.params.{key}{_nearest(key, names)}")
+        if key.endswith("_steps") and not (isinstance(given, int) and given > 0):
+            raise UserError(
+                f"{source}: {block}.params.{key} must be a positive whole number (given: {json.dumps(given)})"
+            )
+        if key not in ("betas", "warmup_type") and not isinstance(given, bool) and not _is_number(given):
+            raise UserError(f"{source}: {block}.params.{key} must be a number (given: {json.dumps(given)})")
+    if "total_num_steps" in names and "total_num_steps" not in value["params"]:
+        raise UserError(f"{source}: {block}.params.total_num_steps is missing: the updates of the sequential run")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

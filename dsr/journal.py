@@ -29,6 +29,7 @@ class Journal:
         self.stack = contextlib.ExitStack()
         if run is None:
             return
+        run.rewind(first)
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from torch.utils.tensorboard import SummaryWriter
@@ -37,7 +38,7 @@ class Journal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("training", total=plan.updates, completed=first)
-        self.board = SummaryWriter(str(run.folder), purge_step=first + 1 if first else None)
+        self.board = SummaryWriter(str(run.folder), purge_step=first + 1)
         self._hyper_parameters(experiment)
 
     def __enter__(self) -> Journal:

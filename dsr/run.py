@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsr.errors import UserError
-from dsr.files import whole_folder, write_json
+from dsr.files import whole_file, whole_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,6 +142,12 @@ class Run:
             return []
         lines = self.metrics.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind(self, update: int) -> None:
+        """Drop the records of metrics.jsonl after an update: a resumed run plays those updates again."""
+        kept = [record for record in self.logged() if record["update"] <= update]
+        with whole_file(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     # checkpoints and the model
 

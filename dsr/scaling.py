@@ -169,7 +169,8 @@ def _scheduler(
 ) -> dict[str, Any] | None:
     """DeepSpeed's scheduler for a run whose rate grows by `factor` and whose steps shrink by `shrink`.
 
-    The warm-up is gradual (Goyal et al. 2017, arXiv:1706.02677): linear from the sequential rate to the rule's.
+    The warm-up is gradual (Goyal et al. 2017, arXiv:1706.02677): linear from the sequential rate to the rule's. Only
+    WarmupDecayLR, which has one minimum for both its ends, starts from where it ends, at the user's minimum.
     """
     if user is None:
         if not warmup or factor == 1:
@@ -183,10 +184,12 @@ def _scheduler(
     if user["type"] == "WarmupCosineLR":
         if warmup:
             params.update(warmup_min_ratio=1 / factor, warmup_num_steps=warmup, warmup_type="linear")
-    else:
-        peak = params.get("warmup_max_lr", rate)
-        if factor != 1:
-            params.update(warmup_max_lr=peak * factor, warmup_min_lr=params.get("warmup_min_lr", 0.0) * factor)
+    elif factor != 1:
+        decays = user["type"] == "WarmupDecayLR"
+        peak = params.get("warmup_max_lr", 0.001 if decays else rate)  # DeepSpeed's defaults
+        params.update(warmup_max_lr=peak * factor, warmup_min_lr=params.get("warmup_min_lr", 0.0) * factor)
         if warmup:
-            params.update(warmup_min_lr=peak, warmup_num_steps=warmup, warmup_type="linear")
+            params.update(warmup_num_steps=warmup, warmup_type="linear")
+            if not decays:
+                params["warmup_min_lr"] = peak
     return {**user, "params": params}

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,18 @@ from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
+from dsr.errors import UserError
 from dsr.journal import Journal
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Plan, deepspeed_config
 from dsr.verify.metrics import cell_areas
 from dsr.verify.validation import Skill, Validation
 
+NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
+
 
 class NotFinite(RuntimeError):
-    """A loss or a gradient is not a finite number; the optimizer has not seen it."""
+    """A loss, a gradient or a predicted field is not a finite number; every rank raises it alike."""
 
 
 def main() -> None:
@@ -41,11 +45,15 @@ def main() -> None:
     try:
         train(run if lead else None, device)
     except Exception as error:
+        known = isinstance(error, UserError | NotFinite)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
         if lead:
-            run.set_status(
-                "failed", f"{type(error).__name__}: {error}" if not isinstance(error, NotFinite) else str(error)
-            )
-        if os.environ.get("DSR_DEBUG") or not isinstance(error, NotFinite):
+            run.set_status("failed", reason)
+        else:
+            print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
+        if isinstance(error, NotFinite):
+            engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
+        if os.environ.get("DSR_DEBUG"):
             raise
         raise SystemExit(1) from None
     engine.finish()
@@ -85,8 +93,7 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- the loop
     every = settings.validation.every or plan.updates_per_epoch
-    saved = first
-    stopped = False
+    done, stopped = first, False
     watch.listen()  # from here on a wish to stop waits for the update's end
     with journal:
         for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
@@ -100,13 +107,14 @@ def train(run: Run | None, device: torch.device) -> None:
             stopped = totals.stop and done < plan.updates
             if done % every == 0 or done == plan.updates:
                 skill = validation.measure(deepspeed.module, device)
+                if not math.isfinite(skill.score):
+                    raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
                 journal.validated(done, skill, validation, deepspeed.module)
                 if skill.score < best:
                     best = skill.score
                     save_model(run, deepspeed, experiment, features, store, done, skill)
             if done % settings.checkpoint.every == 0 or done == plan.updates or stopped:
                 save_checkpoint(run, deepspeed, done, best)
-                saved = done
             if stopped:
                 break
 
@@ -116,9 +124,12 @@ def train(run: Run | None, device: torch.device) -> None:
     if len(set(marks)) != 1:
         raise RuntimeError(f"the ranks ended with different weights: {marks}")
     if run:
-        reason = f"stopped from outside after update {saved} of {plan.updates}" if stopped else ""
-        state = "stopped" if stopped else "finished"
-        run.set_status(state, reason, updates=saved, weights_sha256=final, ranks=len(marks))
+        state, reason = "finished", ""
+        if stopped:
+            state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
+            if not engine.is_plain(deepspeed):
+                state, reason = "failed", f"{reason}; nothing was saved ({NO_CHECKPOINT})"
+        run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
 
 
 def play(
@@ -178,8 +189,8 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
 
 
 def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) -> None:
-    """Save all that a resumed run needs. ZeRO stages 1-3 keep their state in shards that only DeepSpeed can read."""
-    if deepspeed.zero_optimization_stage() or not engine.is_plain(deepspeed):
+    """Save all that a resumed run needs, where that can be had (NO_CHECKPOINT)."""
+    if not engine.is_plain(deepspeed):
         return
     tensors, values = engine.state(deepspeed)
     if run:

@@ -1,0 +1,267 @@
+"""Training with real ranks: the same bits on any number of them, resuming, stopping, and what is refused."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from dsr import train, watch
+from dsr.data.features import Features
+from dsr.data.store import Store
+from dsr.data.stream import Stream, order
+from dsr.run import Run, read_checkpoint
+from dsr.scaling import Plan
+from tests.conftest import write_tiny_store
+from tests.ranks import prepare, run_ranks, train_all, train_main
+
+# 40 training samples: 3 updates an epoch at 12 slots of one sample. Dropout, clipping and Adam are on.
+SMALL = [
+    *("gradient_accumulation_steps=12", "gradient_clipping=0.05", "dsr.budget.updates=12", "dsr.log.every=1"),
+    *("dsr.model.width=8", "dsr.model.blocks=1", "dsr.model.dropout=0.2", "dsr.validation.every=12"),
+    "dsr.checkpoint.every=5",
+]
+CASES = {
+    "adam": [],
+    "schedule": ["optimizer.type=AdamW", 'scheduler={"type": "WarmupLR", "params": {"warmup_num_steps": 5}}'],
+    "sgd": ['optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}', "dsr.loss=mae"],
+    "patches": ["dsr.data.patch=8", "dsr.validation.every=5"],
+    "place": ["dsr.model.place=true", "gradient_clipping=0"],
+    "bf16": ["bf16.enabled=true", "gradient_clipping=0.05"],
+    "autocast": ['torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
+    "stock": ["dsr.scaling.exact=false"],
+    "zero1": ["zero_optimization.stage=1"],
+    "zero2": ["zero_optimization.stage=2", "zero_optimization.reduce_bucket_size=10000"],
+}
+AT = {
+    1: [*CASES],
+    2: ["schedule", "sgd", "patches", "bf16", "stock", "zero1", "zero2"],
+    3: ["adam", "place", "autocast"],
+    4: ["adam"],
+    6: ["adam"],
+}
+EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in ("stock", "zero1", "zero2")]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_store, tmp_path_factory):
+    """Every case at every number of ranks in AT, and the weak runs at 4 GPUs on 4 ranks and rehearsed on 1."""
+    home = tmp_path_factory.mktemp("runs")
+    found = {}
+    for ranks, names in AT.items():
+        here = {
+            (name, ranks): prepare(home / f"{name}-{ranks}", tiny_store, *SMALL, *CASES[name], gpus=ranks)
+            for name in names
+        }
+        if ranks in (1, 4):
+            sets = [*SMALL, "gradient_accumulation_steps=3", "dsr.scaling.warmup_epochs=2"]
+            here["weak", ranks] = prepare(home / f"weak-{ranks}", tiny_store, *sets, mode="weak", gpus=4, devices=ranks)
+        log = home / f"{ranks}.log"
+        codes = run_ranks(ranks, train_all, [run.folder for run in here.values()], log=log)
+        assert codes == [0] * ranks, log.read_text()[-4000:]
+        found |= here
+    return found
+
+
+def told(run: Run) -> list[dict]:
+    """What metrics.jsonl says, but for the clock."""
+    return [{k: v for k, v in line.items() if k not in ("time", "samples_per_second")} for line in run.logged()]
+
+
+def last_weights(run: Run) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run.list_checkpoints()[-1])[0]["network"]
+
+
+@pytest.mark.parametrize(("name", "ranks"), EXACT)
+def test_weights_losses_and_validation_are_the_same_bits_on_any_number_of_ranks(runs, name, ranks):
+    one, many = runs[name, 1], runs[name, ranks]
+    assert many.status()["weights_sha256"] == one.status()["weights_sha256"]
+    assert told(many) == told(one)
+    assert len([line for line in told(one) if "loss" in line]) == 12
+
+
+def test_a_rehearsal_is_the_real_run(runs):
+    real, rehearsed = runs["weak", 4], runs["weak", 1]
+    assert not json.loads(real.plan.read_text())["rehearsal"]
+    assert json.loads(rehearsed.plan.read_text())["rehearsal"]
+    assert told(rehearsed) == told(real)
+    assert rehearsed.status()["weights_sha256"] == real.status()["weights_sha256"]
+
+
+def test_the_runs_differ_where_they_should(runs):
+    hashes = {name: runs[name, 1].status()["weights_sha256"] for name in CASES}
+    assert len(set(hashes.values()) - {None}) >= len(CASES) - 2  # stock, zero1 may agree at one rank
+    weights = last_weights(runs["adam", 1])
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    assert weights["tail.weight"].abs().max() > 0  # it starts at zero
+
+
+def test_losses_fall_and_rates_warm_up(runs):
+    lines = [line for line in told(runs["schedule", 1]) if "loss" in line]
+    rates = [line["learning_rate"] for line in lines]
+    assert rates[0] == rates[1] == 0 and rates[6:] == [0.002] * 6  # DeepSpeed plays the minimum twice
+    losses = [line["loss"] for line in told(runs["adam", 1]) if "loss" in line]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])  # the same three updates' samples, three epochs later
+
+
+@pytest.mark.parametrize(("name", "ranks"), [("stock", 1), ("stock", 2), ("zero1", 1), ("zero1", 2), ("zero2", 2)])
+def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
+    exact = [line["loss"] for line in told(runs["adam", 1]) if "loss" in line]
+    stock = [line["loss"] for line in told(runs[name, ranks]) if "loss" in line]
+    np.testing.assert_allclose(stock, exact, rtol=2e-3)
+    assert stock[0] == exact[0]
+    norms = [
+        [line["gradient_norm"] for line in told(run) if "loss" in line] for run in (runs["adam", 1], runs[name, ranks])
+    ]
+    if name == "stock":
+        np.testing.assert_allclose(norms[1], norms[0], rtol=2e-2)
+    else:
+        assert norms[1] == [None] * 12
+
+
+def test_a_run_resumed_in_mid_epoch_on_other_ranks_ends_with_the_same_bits(runs, tiny_store, tmp_path):
+    names = ["adam", "schedule", "sgd"]
+    for name in names:
+        shutil.copytree(runs[name, 1].folder, tmp_path / name)
+        run = prepare(tmp_path / name, tiny_store, *SMALL, *CASES[name], gpus=3)
+        assert [path.name for path in run.list_checkpoints()] == ["update-00000010", "update-00000012"]
+        shutil.rmtree(run.list_checkpoints()[-1])  # as if killed at update 11: 10 is not an epoch's end
+    assert run_ranks(3, train_all, [tmp_path / name for name in names], log=tmp_path / "log") == [0] * 3
+    for name in names:
+        resumed, done = Run(tmp_path / name), runs[name, 1]
+        assert resumed.status()["weights_sha256"] == done.status()["weights_sha256"]
+        assert told(resumed) == told(done)  # no line stands twice
+
+
+def stop_in_fifth_update(folder: Path) -> None:
+    calls = []
+
+    def stop() -> bool:
+        calls.append(1)
+        return int(train.dist.get_rank()) == 1 and len(calls) > 4 * 6
+
+    watch.stop_requested = stop
+    train_main(folder)
+
+
+def test_one_rank_that_is_asked_to_stop_stops_all_after_saving(runs, tiny_store, tmp_path):
+    run = prepare(tmp_path / "run", tiny_store, *SMALL, gpus=2)
+    assert run_ranks(2, stop_in_fifth_update, run.folder, log=tmp_path / "log") == [0, 0]
+    status = run.status()
+    assert json.loads((run.folder / "status.json").read_text())["state"] == "stopped"
+    assert status["updates"] == 5
+    assert "after update 5 of 12" in json.loads((run.folder / "status.json").read_text())["reason"]
+    assert [path.name for path in run.list_checkpoints()] == ["update-00000005"]
+    run.set_status("running")
+    assert run_ranks(2, train_main, run.folder, log=tmp_path / "log") == [0, 0]
+    assert run.status()["weights_sha256"] == runs["adam", 1].status()["weights_sha256"]
+
+
+def test_a_rate_that_blows_up_stops_every_rank_before_the_optimizer(tiny_store, tmp_path):
+    sets = [
+        *SMALL,
+        'optimizer={"type": "SGD", "params": {"lr": 1e30}}',
+        "gradient_clipping=0",
+        "dsr.checkpoint.every=1",
+    ]
+    run = prepare(tmp_path / "run", tiny_store, *sets, gpus=2)
+    assert run_ranks(2, train_main, run.folder, log=tmp_path / "log") == [1, 1]
+    status = json.loads((run.folder / "status.json").read_text())
+    assert status["state"] == "failed"
+    first = ", ".join(map(str, order(1, 0, 40)[12:24]))
+    assert status["reason"].startswith(f"the loss is not finite in update 2 (epoch 1), training samples {first}")
+    assert [path.name for path in run.list_checkpoints()] == ["update-00000001"]
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_value_beyond_float32_is_named_by_its_sample(tmp_path):
+    write_tiny_store(tmp_path / "store.zarr")
+    zarr.open_group(tmp_path / "store.zarr", mode="r+")["high/field"][17, 0, 3, 3] = 1e30
+    run = prepare(tmp_path / "run", tmp_path / "store.zarr", *SMALL, gpus=3)
+    assert run_ranks(3, train_main, run.folder, log=tmp_path / "log") == [1] * 3
+    update = int(np.flatnonzero(order(1, 0, 40) == 17)[0]) // 12 + 1
+    reason = json.loads((run.folder / "status.json").read_text())["reason"]
+    assert reason.startswith(f"the loss is not finite in update {update} (epoch 1), training samples 17:")
+
+
+def test_a_users_error_inside_a_rank_is_one_line(tmp_path):
+    write_tiny_store(tmp_path / "store.zarr")
+    zarr.open_group(tmp_path / "store.zarr", mode="r+")["low/field"][:, 0, 0, 3, 3] = np.nan
+    run = prepare(tmp_path / "run", tmp_path / "store.zarr", *SMALL, gpus=1)
+    assert run_ranks(1, train_main, run.folder, log=tmp_path / "log") == [1]
+    reason = json.loads((run.folder / "status.json").read_text())["reason"]
+    assert reason.startswith("low-resolution values are missing (t 1 of 108")
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_what_a_finished_run_leaves(runs, tiny_store):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = runs["patches", 2]
+    status = run.status()
+    assert (status["state"], status["updates"], status["ranks"]) == ("finished", 12, 2)
+    validated = [line["update"] for line in run.logged() if "validation" in line]
+    assert validated == [5, 10, 12]
+    board = EventAccumulator(str(run.folder))
+    board.Reload()
+    tags = board.Tags()
+    assert [e.step for e in board.Scalars("train/loss")] == list(range(1, 13))
+    assert [e.step for e in board.Scalars("validation/rmse_t")] == [5, 10, 12]
+    logged = [line["validation"]["rmse"]["t"] for line in run.logged() if "validation" in line]
+    np.testing.assert_allclose([e.value for e in board.Scalars("validation/rmse_t")], logged, rtol=1e-6)
+    assert {"validation/t", "validation/p"} == set(tags["images"])
+    hyper = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"model.width" in hyper and b"optimizer" in hyper and b"Adam" in hyper
+
+    # the best network, rebuilt from its folder, has the validation error that the run logged
+    from dsr import models
+    from dsr.config import Model
+    from dsr.run import read_model
+
+    weights, arrays, description = read_model(run.model)
+    features = Features.restore(description["features"], {k: v.numpy() for k, v in arrays.items()})
+    network = models.build(Model(**description["network"]), features)
+    network.load_state_dict(weights)
+    network.eval()
+    store = Store(tiny_store)
+    stream = Stream(store, features, prepared_data(run), "validation", 0)
+    batch = stream.read(0, np.arange(10))
+    with torch.no_grad():
+        fields = features.physical(batch.base, network(torch.from_numpy(batch.inputs)).numpy())
+    truth = store.high[store.high_index[store.samples("validation")]].read().result()
+    rmse = np.sqrt(((fields - truth) ** 2).mean((0, 2, 3)))
+    best = min((line for line in run.logged() if "validation" in line), key=lambda line: line["validation"]["score"])
+    assert description["updates"] == best["update"]
+    np.testing.assert_allclose(rmse, [best["validation"]["rmse"][n] for n in ("t", "p")], rtol=1e-4)
+
+
+def prepared_data(run: Run):
+    from dsr.config import validate
+
+    return validate(json.loads(run.experiment.read_text()), "").dsr.data
+
+
+def test_masked_loss_by_hand():
+    batch = type("Batch", (), {})()
+    batch.target = np.array([[[[1.0, 2.0, 0.0]]]], np.float32)
+    batch.mask = np.array([[[[1.0, 1.0, 0.0]]]], np.float32)
+    output = torch.tensor([[[[2.0, 5.0, 100.0]]]])
+    assert train.masked_loss(output, batch, "mse", torch.device("cpu")).item() == (1 + 9) / 2
+    assert train.masked_loss(output, batch, "mae", torch.device("cpu")).item() == (1 + 3) / 2
+    batch.mask = np.zeros_like(batch.mask)
+    assert train.masked_loss(output, batch, "mse", torch.device("cpu")).item() == 0
+
+
+def test_slot_seeds_differ():
+    seeds = {train.slot_seed(s, u, k) for s in (1, 2) for u in range(50) for k in range(50)}
+    assert len(seeds) == 5000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_plan_json_is_the_plan(runs):
+    values = json.loads(runs["weak", 4].plan.read_text())
+    assert asdict(Plan(**values)) == values
