@@ -79,7 +79,7 @@ class Choice:
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # for recipes, which hold choices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """One variable (at one level) of one opened dataset, and where its frames lie in it."""
 
@@ -146,6 +146,7 @@ class Archive:
         self.interval: dict[str, dict[Frame, int]] = {v: _intervals(self.parts[v]) for v in self.accumulated}
         self.frames = self._whole_frames()
         self._totals: dict[str, tuple[Frame, np.ndarray]] = {}
+        self._reading: dict[str, list[_Part]] = defaultdict(list)
         if not self.frames:
             reasons = "; ".join(f"{reason} ({len(frames)})" for reason, frames in self.dropped.items())
             raise UserError(f"{name}: at no time are all of {', '.join(parts)} there: {reasons}")
@@ -171,9 +172,10 @@ class Archive:
         scale, offset = conversion(self.variables[i].units, units, f"{self.name}: {name}")
         old_scale, old_offset = self.lines[name]
         self.lines[name] = (old_scale * scale, old_offset * scale + offset)
-        self.variables[i] = _in_units(self.variables[i], tidy(units))
+        self.variables[i] = with_bounds(replace(_in_units(self.variables[i], tidy(units)), lower=None, upper=None))
 
     def _field(self, name: str, frame: Frame) -> np.ndarray:
+        """([member,] y, x) float32 of one variable, as an amount where it was a total, in its units."""
         values = self._raw(name, frame)
         if name in self.accumulated:
             before = (frame[0], frame[1] - self.interval[name][frame])
@@ -201,11 +203,16 @@ class Archive:
         return np.where(negative, np.float32(0), amount)
 
     def _raw(self, name: str, frame: Frame) -> np.ndarray:
-        fields = [self._masked(name, part.read(frame)) for part in self.parts[name][frame]]
+        """([member,] y, x) float32 as the files have it, the members of all files in order."""
+        parts = self.parts[name][frame]
+        for left in set(self._reading[name]) - set(parts):
+            left.block.clear()  # so that only the files of the moment hold a chunk in memory
+        self._reading[name] = parts
+        fields = [self._masked(name, part.read(frame)) for part in parts]
         if self.members is None:
             return fields[0] if fields[0].ndim == 2 else fields[0][0]
         result = np.empty((len(self.members), *grids.shape(self.grid)), np.float32)
-        for part, values in zip(self.parts[name][frame], fields, strict=True):
+        for part, values in zip(parts, fields, strict=True):
             if part.members is None:
                 result[:] = values
                 continue
@@ -216,6 +223,7 @@ class Archive:
         return result
 
     def _masked(self, name: str, values: np.ndarray) -> np.ndarray:
+        """The values with sentinels, and what lies out of the chosen range, as NaN; counted."""
         choice = self.choices.get(name, Choice())
         lower, upper = choice.valid_range or (-HUGE, HUGE)
         with np.errstate(invalid="ignore"):
@@ -443,9 +451,10 @@ def _parts_of(dataset: Any, file: str, static: bool) -> Iterator[_Part]:
             frames = {(0, 0): tuple(0 for _ in frame_dims)}
         member_dim = dims.get("member")
         number = next((dataset[key] for key, role in roles.items() if role == "member" and key in array.coords), None)
-        if member_dim and number is None:
+        if member_dim and (number is None or number.dtype.kind not in "iuf"):
             number = np.arange(array.sizes[member_dim])
-        members = None if number is None else tuple(int(n) for n in np.atleast_1d(np.asarray(number)))
+        numbered = number is not None and number.dtype.kind in "iuf"
+        members = tuple(int(n) for n in np.atleast_1d(np.asarray(number))) if numbered else None
         for combination in itertools.product(*(range(array.sizes[level]) for level in levels)):
             one = array.isel(dict(zip(levels, combination, strict=True)))
             yield _Part(one, file, frame_dims, frames, member_dim, members, _level(one, roles), grid, calendar)

@@ -211,6 +211,21 @@ def test_a_chunk_of_many_frames_is_read_once(tmp_path, monkeypatch):
     assert len(reads) == 2
 
 
+def test_only_the_files_of_the_moment_stay_in_memory(tmp_path):
+    for part in range(4):
+        analysis(12).isel(time=slice(3 * part, 3 * part + 3)).chunk(time=3).to_zarr(tmp_path / f"{part}.zarr")
+    archive = open_archive(["*.zarr"], root=tmp_path)
+    for i in range(12):
+        archive.read(i)
+    held = [part.block for parts in archive.parts["t2m"].values() for part in parts if part.block]
+    assert len({id(block) for block in held}) == 1
+
+
+def test_members_may_be_called_by_letters(tmp_path):
+    members = xr.concat([analysis(2), analysis(2)], "member").assign_coords(member=["a", "b"])
+    assert open_archive([saved(members, tmp_path / "e.nc")]).members == [0, 1]
+
+
 def test_static_fields_come_onto_any_grid_inside(tmp_path):
     data = analysis(1).isel(time=0, drop=True).rename(t2m="orog")
     archive = open_archive([saved(data, tmp_path / "s.nc")], static=True)
