@@ -76,13 +76,18 @@ def simulate(store: Path, seed: int, control: bool) -> None:
 @click.option("--low", multiple=True, metavar="GLOB", help="Low-resolution archive (quote the glob; repeatable).")
 @click.option("--static", multiple=True, metavar="FILE", help="Static fields on the high grid.")
 @click.option("--factor", type=int, help="Coarsen by this factor to get the low fields.")
-@click.option("--gap", type=float, default=0.0, show_default=True, metavar="HOURS", help="Added between splits.")
-@click.option("-o", "--output", type=FILE, required=True, metavar="STORE")
+@click.option("--pairing", type=click.Choice(["same-run", "valid-time"]), help="Needed only where both would fit.")
+@click.option("--split", type=click.Choice(["time", "region"]), default="time", show_default=True)
+@click.option("--gap", type=float, metavar="HOURS", help="Left out between splits, beyond the longest lead.")
+@click.option("--root", type=EXISTING, metavar="DIR", help="Where a recipe's files are; by default beside the recipe.")
+@click.option("-o", "--output", type=FILE, metavar="STORE", help="The new store; not needed with --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Show grids, pairs and dropped times; write nothing.")
 def prepare(**options: Any) -> None:
     """Turn archives (NetCDF, GRIB, Zarr) into a paired store, by options or by a RECIPE.json."""
     from dsr.data.prepare import prepare_from_options
 
+    if options["output"] is None and not options["dry_run"]:
+        raise UserError("-o STORE is missing: where the store is to be written")
     click.echo(prepare_from_options(**options))
 
 

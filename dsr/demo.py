@@ -9,8 +9,9 @@ def demo(folder: Path) -> int:
     from rich.console import Console
 
     from dsr import launch, task
-    from dsr.data import store as stores
+    from dsr.data.output import export_forecast
     from dsr.data.simulate import builtin
+    from dsr.data.store import Store
     from dsr.predict import predict
     from dsr.verify import evaluate, report
 
@@ -31,7 +32,7 @@ def demo(folder: Path) -> int:
     page = report.write(folder, result)
     console.rule("4/4  one forecast, low resolution in, high resolution out")
     low, high = folder / "forecast_low.nc", folder / "forecast_high.nc"
-    stores.export_forecast(stores.Store(place), "test", low)
+    export_forecast(Store(place), "test", low)
     predict(folder, [str(low)], high)
     console.print(f"report    {page}\nforecast  {high}\ncurves    tensorboard --logdir {folder}")
     return 0

@@ -28,7 +28,8 @@ def start(timeout_seconds: float = 1800) -> torch.device:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles for minutes; gloo needs it not
     deepspeed.utils.logger.setLevel("ERROR")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # else ZeRO 2 fills its 2 GB bucket in every update
+    # else ZeRO 2 fills its 2 GB bucket in every update
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     if not cuda:
