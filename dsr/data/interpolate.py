@@ -12,8 +12,8 @@ class Interpolation:
 
     `low_index` is two (Y, X) float64 arrays, the fractional low row and column of each high point; taps outside the
     low domain take its nearest edge cell. Bicubic is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with
-    a = -3/4, as in torch and OpenCV: on weather fields it beats Keys' own -1/2. Where rows depend on y only and columns on x only, the map is two small matrices;
-    otherwise (different projections) it is one sparse matrix.
+    a = -3/4, as in torch and OpenCV: on weather fields it beats Keys' own -1/2. Where rows depend on y only and
+    columns on x only, the map is two small matrices; otherwise (different projections) it is one sparse matrix.
     """
 
     def __init__(self, low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str):
