@@ -36,7 +36,10 @@ def examine() -> Any:
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
     for line in out_of_range():
         table.add_row("", line)
-    table.add_row("command dsr", own_command(Path(sysconfig.get_path("scripts"))))
+    if found["packages"]["dsr"] is None:
+        table.add_row("command dsr", "dsr runs from a checkout that is not installed; `python -m dsr` is the command")
+    else:
+        table.add_row("command dsr", own_command(Path(sysconfig.get_path("scripts"))))
     return table
 
 
@@ -47,7 +50,7 @@ def own_command(scripts: Path) -> str:
     """
     script = scripts / "dsr"
     if not script.exists():
-        return f"not in {scripts}: dsr is not installed there; `python -m dsr` is the same command"
+        return f"not in {scripts}; `python -m dsr` is the same command"
     text = script.read_text(errors="replace")
     first = shutil.which("dsr")
     elsewhere = f"; but your shell finds {first} first" if first and not Path(first).samefile(script) else ""

@@ -85,7 +85,7 @@ def find_devices(
     """The devices of a hostfile, of this Slurm allocation (`launcher` slurm), or of this host.
 
     `include` and `exclude` are DeepSpeed's "HOST:0,2@HOST" filters. On CPU a device is a core that this process may
-    use. Raises UserError for a hostfile or filter that is wrong, or a launcher that is not installed.
+    use. Raises UserError for a hostfile, filter or launcher that cannot be.
     """
     launcher = launcher.lower()
     if launcher and launcher not in LAUNCHERS:
@@ -341,19 +341,23 @@ def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: floa
 
 
 def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int], grace: float) -> None:
-    """Wait until the launcher has ended, with its ranks, or their time is over."""
+    """Wait until the launcher has ended, with its ranks, or their time is over.
+
+    Ranks that outlive a launcher which was killed may save; where it ended with 0 they have lost their own launcher.
+    """
     asked, deadline = False, float("inf")
     while runner.poll() is None and time.monotonic() < deadline and stop.count(signal.SIGINT) < 2:
         if stop and not asked:
             asked = True
-            reached = _ask_to_stop(mark)
-            deadline = time.monotonic() + (grace if reached else 0)
+            if not _ask_to_stop(mark):
+                break  # too early: there is nothing to save
+            deadline = time.monotonic() + grace
             _say(f"{signal.Signals(stop[0]).name}: stopping when this update is done and saved (Ctrl-C again: at once)")
         elif deadline == float("inf") and run.status()["state"] != "running":
             deadline = time.monotonic() + grace  # the ranks have said how it ended; the launcher has only to close
         time.sleep(0.1)
-    if runner.poll() and _ask_to_stop(mark):  # the launcher was killed and its ranks live: let them save
-        psutil.wait_procs(_processes(mark, ranks=True), timeout=min(grace, deadline - time.monotonic()))
+    if runner.poll() and _ask_to_stop(mark):
+        psutil.wait_procs(_processes(mark, ranks=True), timeout=max(0, min(grace, deadline - time.monotonic())))
 
 
 def _ask_to_stop(mark: str) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 MARK = "DSR_LAUNCH"  # the variable that names the `dsr launch` of every process of a run
 SECONDS = 1.0  # between two looks
 
-_RANK = {  # rank, ranks, rank on this host: what each launcher calls them; OpenMPI first, as it may run under Slurm
+_RANK = {  # rank, ranks, rank on this host: what each launcher calls them; Slurm last, as others run under it
     "OpenMPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "MVAPICH": ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
     "Slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
 }
 _stop = False
@@ -58,18 +59,22 @@ def first_host(nodes: str) -> str:
 
 def mark(pid: int) -> str:
     """Name a process so that no other has the same name: boot, PID namespace, pid and start time."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}:{pid}:{_started(pid)}"
+    return f"{_place()}:{pid}:{_started(pid)}"
 
 
 def _look(parent: int, launcher: str) -> None:
-    pid = int(launcher.split(":")[2]) if launcher else 0
-    here = bool(launcher) and launcher.split(":")[:2] == mark(os.getpid()).split(":")[:2]
+    here = launcher.startswith(_place())  # else it is on another host, where its pid means nothing to us
+    pid = int(launcher.split(":")[2]) if here else 0
     while os.getppid() == parent and (not here or mark(pid) == launcher):
         time.sleep(SECONDS)
     gone = "its launcher" if os.getppid() != parent else "dsr launch"
     os.write(2, f"rank {os.environ.get('RANK', '?')}: {gone} is gone; ending\n".encode())
     os._exit(1)
+
+
+def _place() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _started(pid: int) -> str:

@@ -208,7 +208,6 @@ def launched(experiment, tiny_store, tmp_path):
     [
         ("dsr launch", signal.SIGTERM, 75, "stopped", "stopped from outside"),
         ("deepspeed.launcher.launch ", signal.SIGKILL, 1, "failed", "not every rank said"),
-        ("-u -m dsr.train", signal.SIGKILL, 1, "failed", "a rank was ended by SIGKILL"),
     ],
 )
 def test_a_signal_to_one_part_ends_the_whole_and_says_so(launched, victim, number, code, state, reason):
@@ -234,17 +233,24 @@ from pathlib import Path
 import psutil
 from dsr import watch
 from dsr.run import Run
-run, rank = Run(Path(sys.argv[2])), int(os.environ.get("RANK", "0"))
+watch.rank_environment(os.environ)
+run, rank = Run(Path(sys.argv[2])), int(os.environ["RANK"])
 launcher = int(os.environ[watch.MARK].split(":")[2])
+
+def obey(act):
+    # Once both ranks listen, rank 0 does something; then both stop when they are asked to.
+    watch.listen()
+    (run.folder / f"rank{rank}").write_text(os.environ["MASTER_ADDR"])
+    while len(list(run.folder.glob("rank?"))) < 2:
+        time.sleep(0.05)
+    rank or act()
+    while not watch.stop_requested():
+        time.sleep(0.05)
+    rank or run.set_status("stopped", "saved", updates=9)
+
 """
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-OBEDIENT = """
-watch.listen()
-while not watch.stop_requested():
-    time.sleep(0.05)
-if rank == 0:
-    run.set_status("stopped", "saved", updates=9)
-"""
+LOSER = "os.kill(os.getpid(), signal.SIGKILL) if rank else run.set_status('failed', 'connection closed by peer')"
 
 
 @pytest.fixture
@@ -258,7 +264,7 @@ def stand_in(experiment, tmp_path, monkeypatch, capfd):
         devices = options.pop("devices", launch.find_devices())
         plan = plan_of(experiment, devices, gpus=2, use=2)
         loaded = config.load(experiment)
-        code = launch.launch(loaded, plan, devices, tmp_path / "run", store="none", **{"grace": 2.0, **options})
+        code = launch.launch(loaded, plan, devices, tmp_path / "run", store="none", **options)
         assert launch._processes(watch.mark(os.getpid())) == []
         return code, Run(tmp_path / "run").status(), capfd.readouterr().err
 
@@ -271,15 +277,16 @@ def stand_in(experiment, tmp_path, monkeypatch, capfd):
         ("sys.exit(3 if rank else time.sleep(600))", 1, "failed", "exit code 3"),
         ("pass", 1, "failed", "not every rank said"),
         (STUBBORN + "rank or os.kill(launcher, signal.SIGTERM); time.sleep(600)", 1, "failed", "no time to save"),
-        ("rank or os.kill(launcher, signal.SIGINT)" + OBEDIENT, 75, "stopped", "saved"),
-        ("rank or psutil.Process().parent().parent().terminate()" + OBEDIENT, 75, "stopped", "saved"),
-        ("rank or psutil.Process().parent().parent().kill()" + OBEDIENT, 75, "stopped", "saved"),
+        ("obey(lambda: os.kill(launcher, signal.SIGINT))", 75, "stopped", "saved"),
+        ("obey(psutil.Process().parent().parent().terminate)", 75, "stopped", "saved"),
+        ("obey(psutil.Process().parent().parent().kill)", 75, "stopped", "saved"),
+        (LOSER, 1, "failed", "a rank was ended by SIGKILL"),
         (STUBBORN + "run.set_status('finished') if rank == 0 else time.sleep(600)", 0, "finished", ""),
     ],
-    ids=["exits 3", "no mark", "ignores SIGTERM", "SIGINT", "SIGTERM to the runner", "SIGKILL to it", "one hangs"],
+    ids=["exits", "no mark", "ignores SIGTERM", "SIGINT", "runner SIGTERM", "runner SIGKILL", "rank SIGKILL", "hangs"],
 )
 def test_every_other_end_is_told_truthfully(stand_in, code, ended, state, reason):
-    code, status, said = stand_in(code)
+    code, status, said = stand_in(code, grace=2.0 if STUBBORN in code else 30.0)
     assert (code, status["state"]) == (ended, state), said
     assert reason in status["reason"]
     assert said.splitlines()[-1].startswith(f"{state}: ")
@@ -330,12 +337,6 @@ def test_slurm_starts_the_ranks_without_deepspeeds_launcher(stand_in, tmp_path, 
     write(tmp_path / "sinfo", "#!/bin/sh\n").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     devices = launch.find_devices(write(tmp_path / "hosts", "localhost slots=2\n"), "slurm")
-    code = (
-        "watch.rank_environment(os.environ)\n"
-        "Path(sys.argv[2], 'rank' + os.environ['RANK']).write_text(os.environ['MASTER_ADDR'])\n"
-        "rank = int(os.environ['RANK'])\n"
-        "rank or os.kill(launcher, signal.SIGTERM)\n" + OBEDIENT
-    )
-    code, status, said = stand_in(code, devices=devices)
+    code, status, said = stand_in("obey(lambda: os.kill(launcher, signal.SIGTERM))", devices=devices)
     assert (code, status["state"]) == (75, "stopped"), said
     assert [(tmp_path / "run" / f"rank{rank}").read_text() for rank in (0, 1)] == ["localhost", "localhost"]
