@@ -289,9 +289,9 @@ def open_archive(
     """Open every file that the `patterns` (paths, globs, URLs; relative ones to `root`) name, as one Archive.
 
     `variables` names and chooses them ({name: Choice}); None takes every one that has time, rows and columns. A
-    variable on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and asks for no
-    time. With `own_names` a variable may also stand under its own name, where its source is not there. Raises
-    UserError: no such file, unreadable, a missing variable, no time, different grids.
+    variable on several levels is named with its level ("t_850"). `static` takes the first frame of each variable and
+    asks for no time. With `own_names` a variable may also stand under its own name, where its source is not there.
+    Raises UserError: no such file, unreadable, a missing variable, no time, different grids.
     """
     files = list(_files(patterns, root))
     parts: dict[str, list[_Part]] = defaultdict(list)
