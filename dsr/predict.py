@@ -95,21 +95,18 @@ def predict(
     reading or writing fails later; `output` is whole or absent afterwards.
     """
     outputs.check(output)
+    if static and not grid:
+        raise UserError("--static goes with --grid: for its own domain the network has its static fields")
     network = load(run / "model")
     domain, features = network.domain, replace(network.features, fill=fill or network.features.fill)
     archive = _open(inputs, network)
     high = open_archive([str(grid)], static=True).grid if grid else domain.high
     factor = _coarsening(domain, archive.grid, high)
     low_grid = grids.coarsen(archive.grid, factor) if factor > 1 else archive.grid
-    cells = grids.area(archive.grid)
-    rows: Any = slice(None)
-    columns: Any = slice(None)
+    cells = grids.area(archive.grid) if factor > 1 else None
+    rows, columns = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
     if grid:
         features = _elsewhere(network, features, high, low_grid, static)
-    elif static:
-        raise UserError("--static goes with --grid: for its own domain the network has its static fields")
-    else:
-        rows, columns = _part(domain.low, low_grid, archive.name)
     network = replace(network, features=features)
 
     members = None if features.ensemble else archive.members
@@ -128,7 +125,7 @@ def predict(
     ) as arrays:
         for i, frame in enumerate(_with_progress(order)):
             low = archive.read(frame)
-            low = grids.block_mean(low, cells, factor) if factor > 1 else low
+            low = low if cells is None else grids.block_mean(low, cells, factor)
             low = low[..., rows, columns] if members else low[None, ..., rows, columns]
             try:
                 fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
@@ -156,7 +153,7 @@ def _coarsening(domain: Domain, given: Any, high: Any) -> int:
     return domain.factor if domain.coarsened and step > domain.factor**-0.5 else 1
 
 
-def _part(wanted: Any, given: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _part(wanted: Any, given: Any, name: str) -> tuple[Any, Any]:
     """The rows (n, 1) and columns (n) of the grid `given` that are `wanted`; it may reach further or run otherwise.
 
     Raises UserError where the points of `wanted` are not there, side by side.

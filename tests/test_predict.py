@@ -402,20 +402,20 @@ def test_the_command_on_a_full_disk_leaves_nothing_half_written(make_run, tmp_pa
     source = write_forecast(tmp_path / "low.nc", plane(6, 4))
     code = """if True:
         import resource, sys, dsr.cli, dsr.predict
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         run, source, *outputs = sys.argv[1:]
-        for output in outputs:
+        for output, size in zip(outputs, (1000, 20000, 1000)):  # in the coordinates, in the fields
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
             try:
                 dsr.cli.main(["predict", run, source, "-o", output])
             except SystemExit as end:
                 print("exit code", end.code)
         assert "deepspeed" not in sys.modules
     """
-    outputs = [tmp_path / "high.nc", tmp_path / "high.zarr"]
+    outputs = [tmp_path / "one.nc", tmp_path / "two.nc", tmp_path / "high.zarr"]
     command = [sys.executable, "-c", code, make_run(), source, *outputs]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["exit code 1"] * 2, done.stdout + done.stderr
-    assert done.returncode == 0 and done.stderr.count("error:") == 2 and "Traceback" not in done.stderr
+    assert done.stdout.splitlines() == ["exit code 1"] * 3, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stderr.count("error: ") == 3 and "Traceback" not in done.stderr
     assert left_in(tmp_path) == ["low.nc"]
 
 

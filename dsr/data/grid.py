@@ -83,9 +83,9 @@ def area(grid: Any) -> np.ndarray:
         edges = np.sin(np.deg2rad(np.clip(_edges(grid["y"].values), -90, 90)))
         cells = np.abs(np.diff(edges))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
     else:
-        from pyproj import CRS, Proj
+        from pyproj import Proj
 
-        scale = Proj(CRS.from_cf(mapping)).get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
+        scale = Proj(_projection(mapping)).get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
         flat = np.abs(np.diff(_edges(grid["y"].values)))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
         cells = flat / scale
     return cells / cells.mean()
@@ -202,12 +202,12 @@ def _same_crs(a: Any, b: Any) -> bool:
 
 
 def _transformer(source: dict[str, Any] | None, target: dict[str, Any] | None) -> Any:
-    """From one set of CF grid-mapping attributes to another; None stands for longitude and latitude of the other."""
+    """Between a projection (CF grid-mapping attributes) and None, which stands for longitude and latitude."""
     from pyproj import Transformer
 
     known = _projection(source if source is not None else target)  # type: ignore[arg-type]
-    ends = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
-    return Transformer.from_crs(*ends, always_xy=True)
+    start, end = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
+    return Transformer.from_crs(start, end, always_xy=True)
 
 
 def _projection(mapping: dict[str, Any]) -> Any:

@@ -26,12 +26,10 @@ def check(path: Path) -> None:
     """Raise UserError where `create` could not write: before anything is computed."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: the output is NetCDF or Zarr, by its name: end it in .nc or .zarr")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path.parent}: no such folder, or no permission to write there")
     if path.exists():
         raise UserError(f"{path} exists already: give another output path, or remove it first")
-    if not path.parent.is_dir():
-        raise UserError(f"{path.parent}: no such folder")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"{path.parent}: no permission to write there")
 
 
 @contextlib.contextmanager
@@ -94,16 +92,20 @@ def export_forecast(store: Store, split: str, path: Path) -> None:
 def _netcdf(path: Path, coordinates: Any, dims: tuple[str, ...], described: dict[str, Any]) -> Iterator[dict[str, Any]]:
     import netCDF4
 
-    with whole_file(path) as temporary:
-        # As plain variables: of coordinates, xarray would write a global attribute that CF does not know.
-        coordinates.reset_coords().to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
-        with netCDF4.Dataset(temporary, "a") as file:
-            arrays = {}
-            for name, attributes in described.items():
-                chunks = _chunks(coordinates, dims)
-                arrays[name] = file.createVariable(name, "f4", dims, compression="zlib", chunksizes=chunks)
-                arrays[name].setncatts(attributes)
-            yield arrays
+    try:
+        with whole_file(path) as temporary:
+            # As plain variables: of coordinates, xarray would write a global attribute that CF does not know.
+            coordinates.reset_coords().to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
+            with netCDF4.Dataset(temporary, "a") as file:
+                arrays, chunks = {}, _chunks(coordinates, dims)
+                for name, attributes in described.items():
+                    arrays[name] = file.createVariable(name, "f4", dims, compression="zlib", chunksizes=chunks)
+                    arrays[name].setncatts(attributes)
+                yield arrays
+    except RuntimeError as error:
+        if "NetCDF" not in str(error):
+            raise
+        raise OSError(f"{path}: cannot be written ({error}): is the disk full?") from error  # HDF5 does not say
 
 
 @contextlib.contextmanager
