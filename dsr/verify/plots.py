@@ -79,7 +79,7 @@ def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, lab
     for row in (0, 1):
         axes[row, 0].set_ylabel("km", fontsize=9)
     bar = picture.colorbar(above, ax=axes[0].tolist(), shrink=0.9, pad=0.01)
-    bar.formatter.set_useOffset(False)
+    bar.ax.ticklabel_format(axis="y", useOffset=False)
     bar.set_label(label, fontsize=9)
     bar = picture.colorbar(below, ax=axes[1].tolist(), shrink=0.9, pad=0.01, extend="both")
     bar.set_label(f"error: {label}", fontsize=9)

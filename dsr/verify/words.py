@@ -54,16 +54,15 @@ def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
     for lead in leads:
         winners.setdefault(lead["winner"], []).append(f"+{lead['lead_time'] / 3600:g}")
     if len(winners) == 1:
-        return f"{labels.get(leads[0]['winner'], 'nobody')} wins at every one"
+        return f"{labels.get(leads[0]['winner'], 'nobody')} wins throughout"
     return "; ".join(f"{labels.get(m, 'nobody')} wins at {', '.join(hours)} h" for m, hours in winners.items())
 
 
 def caution(result: dict[str, Any]) -> str:
     """How far the figures can be trusted."""
     blocks, length = result["independent_blocks"], result["block_runs"]
-    basis = (
-        f"{result['samples']} samples, {result['runs']} init times, independent blocks: {blocks} of {length} init times"
-    )
+    each = "1 init time" if length == 1 else f"{length} init times"
+    basis = f"{result['samples']} samples, {result['runs']} init times, {blocks} independent blocks of {each}"
     if blocks < FEWEST_BLOCKS:
         return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
     return f"{basis}; intervals: 95 %, paired bootstrap of the difference over whole blocks."

@@ -45,7 +45,7 @@ def test_a_perfect_network_wins_and_the_contract_holds(tmp_path):
     assert low < found["difference"]["ridge"]["rmse"] < high < 0
     assert np.allclose(example["network"], example["truth"], atol=1e-3)
     headline = words.headlines(result)[0]
-    assert "wins over ridge" in headline and "network wins at every one" in headline
+    assert "wins over ridge" in headline and "network wins throughout" in headline
 
 
 def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
