@@ -128,22 +128,21 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
         result["notes"].append(
             "Split by region: what is learned per cell elsewhere is one value for the training region."
         )
+    pooled = metrics.pool(scores)
+    leads = np.unique(lead).tolist()
+    by_lead = [(t, scores.isel(sample=np.flatnonzero(lead == t))) for t in leads if len(leads) > 1]
+    pooled_by_lead = [({"lead_time": t, "samples": s.sizes["sample"]}, metrics.pool(s)) for t, s in by_lead]
     for i, variable in enumerate(features.high):
-        of_variable = scores.sel(variable=variable.name)
-        found = _metrics(of_variable)
+        found = _metrics(pooled, variable.name)
         found["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
-        leads = []
-        for seconds in np.unique(lead).tolist() if len(np.unique(lead)) > 1 else []:
-            chosen = of_variable.isel(sample=np.flatnonzero(lead == seconds))
-            leads.append({"lead_time": seconds, "samples": chosen.sizes["sample"], **_metrics(chosen)})
         power = {m: [_number(p) for p in _mean([c[m][i][1] for c in closer])] for m in closer[0]}
         wavelengths = [_number(w) for w in metrics.spectrum(_box(inside.astype(float), inside), spacing)[0]]
         result["variables"][variable.name] = {
             "units": variable.units,
             "long_name": variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
             **found,
-            "difference": _differences(of_variable, found["rmse"], blocks),
-            "leads": leads,
+            "difference": _differences(scores.sel(variable=variable.name), found["rmse"], blocks),
+            "leads": [{**about, **_metrics(p, variable.name)} for about, p in pooled_by_lead],
             "spectrum": {"wavelength_km": wavelengths, "power": power},
         }
     return result, _example(store, network, baselines, samples, scores, split)
@@ -194,11 +193,11 @@ def _box(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(inside[box], field[box], np.nan)
 
 
-def _metrics(scores: Any) -> dict[str, Any]:
+def _metrics(pooled: Any, variable: str) -> dict[str, Any]:
     """{metric: {method: value}} and the winner, of one variable."""
-    pooled = metrics.pool(scores)
     methods = pooled.method.values.tolist()
-    found = {str(k): dict(zip(methods, map(_number, v.values), strict=True)) for k, v in pooled.data_vars.items()}
+    columns = {str(key): values.sel(variable=variable).values for key, values in pooled.data_vars.items()}
+    found = {key: dict(zip(methods, map(_number, values), strict=True)) for key, values in columns.items()}
     rmse = {m: value for m, value in found["rmse"].items() if value is not None}
     return {**found, "winner": min(rmse, key=lambda m: rmse[m]) if rmse else None}
 

@@ -78,7 +78,9 @@ def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, lab
                            origin=how["origin"])  # fmt: skip
     for row in (0, 1):
         axes[row, 0].set_ylabel("km", fontsize=9)
-    picture.colorbar(above, ax=axes[0].tolist(), shrink=0.9, pad=0.01).set_label(label, fontsize=9)
+    bar = picture.colorbar(above, ax=axes[0].tolist(), shrink=0.9, pad=0.01)
+    bar.ax.ticklabel_format(axis="y", useOffset=False)
+    bar.set_label(label, fontsize=9)
     bar = picture.colorbar(below, ax=axes[1].tolist(), shrink=0.9, pad=0.01, extend="both")
     bar.set_label(f"error: {label}", fontsize=9)
     return picture
@@ -109,7 +111,10 @@ def spectra(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
 
 
 def by_lead(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
-    """RMSE against lead time, a panel for each variable; None where there is one lead only."""
+    """RMSE against lead time, a panel for each variable; None where there is one lead only.
+
+    Without climatology, which would flatten the rest, and the ensemble mean, which bicubic is.
+    """
     having = {n: v for n, v in variables.items() if v["leads"]}
     if not having:
         return None
@@ -119,7 +124,7 @@ def by_lead(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
         hours = [lead["lead_time"] / 3600 for lead in found["leads"]]
         for method in labels:
             values = _numbers([lead["rmse"][method] for lead in found["leads"]])
-            if method != "climatology" and np.isfinite(values).any():
+            if method not in ("climatology", "ensemble_mean") and np.isfinite(values).any():
                 width = 2.4 if method == "network" else 1.4
                 line = {"color": COLOURS[method], "linestyle": DASHES.get(method, "-"), "linewidth": width}
                 ax.plot(hours, values, marker="o", markersize=4, label=labels[method], **line)
@@ -132,13 +137,16 @@ def by_lead(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
 
 
 def skill(variables: dict[str, Any], labels: dict[str, str]) -> Figure:
-    """Every method's RMSE relative to ridge regression's, a row for each variable: left of 1 is better than ridge."""
+    """Every method's RMSE relative to ridge regression's, a row for each variable: left of 1 is better than ridge.
+
+    Without the ensemble mean, which bicubic is.
+    """
     picture = figure(9.5, 0.9 + 0.5 * len(variables))
     ax = picture.subplots()
     for row, found in enumerate(variables.values()):
         for method in labels:
             value, reference = found["rmse"][method], found["rmse"]["ridge"]
-            if value is None or not reference:
+            if value is None or not reference or method == "ensemble_mean":
                 continue
             size = 11 if method == "network" else 7
             marker = {"network": "D", "ridge": "s"}.get(method, "o")

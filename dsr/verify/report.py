@@ -78,7 +78,13 @@ def _page(
     sections += [_table(result, variable) for variable in variables]
     sections.append(_notes(result))
     lead = plots.by_lead(variables, labels)
-    sections.append(picture(lead, "leads.png", "RMSE by lead time; climatology is left out."))
+    sections.append(
+        picture(
+            lead,
+            "leads.png",
+            "RMSE by lead time; climatology is left out, and the ensemble mean, which is the same as bicubic.",
+        )
+    )
     sections.append("</section>")
     curve = picture(
         plots.training(records),

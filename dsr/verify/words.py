@@ -52,16 +52,17 @@ def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
 def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
     winners: dict[str, list[str]] = {}
     for lead in leads:
-        winners.setdefault(lead["winner"], []).append(f"+{lead['lead_time'] / 3600:g} h")
-    return "; ".join(f"{labels.get(m, 'nobody')} wins at {', '.join(hours)}" for m, hours in winners.items())
+        winners.setdefault(lead["winner"], []).append(f"+{lead['lead_time'] / 3600:g}")
+    if len(winners) == 1:
+        return f"{labels.get(leads[0]['winner'], 'nobody')} wins throughout"
+    return "; ".join(f"{labels.get(m, 'nobody')} wins at {', '.join(hours)} h" for m, hours in winners.items())
 
 
 def caution(result: dict[str, Any]) -> str:
     """How far the figures can be trusted."""
     blocks, length = result["independent_blocks"], result["block_runs"]
-    basis = (
-        f"{result['samples']} samples, {result['runs']} init times, independent blocks: {blocks} of {length} init times"
-    )
+    each = "1 init time" if length == 1 else f"{length} init times"
+    basis = f"{result['samples']} samples, {result['runs']} init times, {blocks} independent blocks of {each}"
     if blocks < FEWEST_BLOCKS:
         return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
     return f"{basis}; intervals: 95 %, paired bootstrap of the difference over whole blocks."
@@ -92,18 +93,21 @@ def rows(result: dict[str, Any], name: str) -> list[tuple[str, list[str]]]:
     """The skill table of a variable: (method, its cells under COLUMNS), best first; one without a value is left out."""
     found = result["variables"][name]
     keys = ("rmse", "mae", "bias", "correlation", "anomaly_correlation", "ssim")
+    units = ("rmse", "mae", "bias")  # metrics in the variable's units: as many decimals as the best RMSE needs
     rmse = {method: value for method, value in found["rmse"].items() if value is not None}
     decimals = max(0, 2 - math.floor(math.log10(min(rmse.values(), default=1.0) or 1.0)))
     lines = []
     for method in sorted(rmse, key=lambda m: rmse[m]):
         values = {key: found[key][method] for key in keys}
-        cells = [
-            "" if v is None else f"{v:.{decimals if key in ('rmse', 'mae', 'bias') else 3}f}"
-            for key, v in values.items()
-        ]
+        cells = ["" if v is None else _fixed(v, decimals if key in units else 3) for key, v in values.items()]
         difference = found["difference"].get(method)
         text = "" if difference is None else f"{difference['rmse']:+.{decimals}f}"
         if difference and difference["interval"]:
             text += " [{:+.{d}f}, {:+.{d}f}]".format(*difference["interval"], d=decimals)
         lines.append((method, [*cells, text]))
     return lines
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """The number with so many decimals, and no minus before a zero."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"

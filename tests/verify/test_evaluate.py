@@ -1,0 +1,151 @@
+"""Evaluation and report on small stores: who wins, what is masked, what is refused, and a page that stands alone."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from dsr.data.store import Store, Variable
+from dsr.errors import UserError
+from dsr.verify import evaluate, report, words
+from tests.verify.stores import DAY, HOUR, block_mean, features, make, thirds
+
+
+def forecasts(path: Path, runs: tuple[int, int, int] = (16, 6, 12), **more: object) -> Store:
+    """A store of runs of three leads, whose targets need the square of the low field: no linear map gives them."""
+    random = np.random.default_rng(0)
+    n = sum(runs) * 3
+    low = random.normal(size=(n, 1, 4, 4))
+    high = 280 + np.repeat(np.repeat(low + low**2, 4, 2), 4, 3)
+    init, lead = np.arange(n) // 3 * DAY, np.arange(n) % 3 * 6 * HOUR
+    split = thirds(*(3 * r for r in runs))
+    return make(path, high, low + 280, split, init=init, lead=lead, **more)  # type: ignore[arg-type]
+
+
+def perfect(low, init, lead) -> np.ndarray:
+    return np.repeat(np.repeat(280 + (low - 280) + (low - 280) ** 2, 4, 2), 4, 3)
+
+
+def test_a_perfect_network_wins_and_the_contract_holds(tmp_path):
+    store = forecasts(tmp_path / "s.zarr")
+    result, example = evaluate.score(store, perfect, features(store), "test")
+    json.dumps(result, allow_nan=False)
+    found = result["variables"]["t"]
+    assert (result["split"], result["times"], result["independent_blocks"]) == ("test", 36, 12)
+    assert found["units"] == "K" and found["winner"] == "network"
+    assert found["rmse"]["network"] < 1e-4 < found["rmse"]["ridge"] < found["rmse"]["bicubic"]
+    assert found["ssim"]["network"] == pytest.approx(1) and found["correlation"]["network"] == pytest.approx(1)
+    assert [lead["lead_time"] for lead in found["leads"]] == [0, 6 * HOUR, 12 * HOUR]
+    squares = [lead["rmse"]["bicubic"] ** 2 for lead in found["leads"]]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(found["rmse"]["bicubic"])
+    low, high = found["difference"]["ridge"]["interval"]
+    assert low < found["difference"]["ridge"]["rmse"] < high < 0
+    assert np.allclose(example["network"], example["truth"], atol=1e-3)
+    headline = words.headlines(result)[0]
+    assert "wins over ridge" in headline and "network wins throughout" in headline
+
+
+def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
+    store = forecasts(tmp_path / "s.zarr")
+    result, _ = evaluate.score(store, lambda *batch: perfect(*batch) + 3, features(store), "test")
+    found = result["variables"]["t"]
+    best = min((m for m in found["rmse"] if m != "network"), key=lambda m: found["rmse"][m])
+    assert found["winner"] == best and found["bias"]["network"] == pytest.approx(3, abs=1e-3)
+    assert f"the network loses to {words.LABELS[best]}" in words.headlines(result)[0]
+    console = Console(record=True, width=130)
+    console.print(evaluate.table(result))
+    text = console.export_text()
+    assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
+
+
+def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
+    store = forecasts(tmp_path / "s.zarr", (16, 6, 9))
+    result, _ = evaluate.score(store, perfect, features(store), "test")
+    assert result["independent_blocks"] == 9
+    assert result["variables"]["t"]["difference"]["ridge"]["interval"] is None
+    assert "Too few independent cases" in words.caution(result)
+
+
+def test_hourly_analyses_make_blocks_of_a_day_or_longer(tmp_path):
+    random = np.random.default_rng(0)
+    high = random.normal(280, 1, (400, 1, 8, 8))
+    store = make(tmp_path / "s.zarr", high, block_mean(high, 4), thirds(60, 40, 300))
+    result, _ = evaluate.score(store, lambda low, *_: np.repeat(np.repeat(low, 4, 2), 4, 3), features(store), "test")
+    assert (result["block_runs"], result["independent_blocks"]) == (24, 12)
+
+
+def test_missing_truth_is_masked_for_every_method(tmp_path):
+    store = forecasts(tmp_path / "a.zarr")
+    random = np.random.default_rng(1)
+    truth = store.high[...].read().result()
+    truth[random.random(truth.shape) < 0.2] = np.nan
+    truth[-2] = np.nan
+    low = store.low[...].read().result()
+    split = np.asarray(store.group["low/split"][...])
+    holed = make(tmp_path / "b.zarr", truth, low, split, init=store.low_init_time, lead=store.low_lead_time)
+    result, _ = evaluate.score(holed, perfect, features(holed), "test")
+    json.dumps(result, allow_nan=False)
+    assert result["variables"]["t"]["rmse"]["network"] < 1e-4
+    bad, _ = evaluate.score(holed, lambda *b: np.full_like(perfect(*b), np.nan), features(holed), "test")
+    assert bad["variables"]["t"]["rmse"]["network"] is None and bad["variables"]["t"]["winner"] == "ridge"
+    assert "the network gives no value" in words.headlines(bad)[0]
+
+
+def test_a_split_by_region_scores_its_own_points_only(tmp_path):
+    region = np.full((16, 16), -1, np.int8)
+    region[:, :6], region[:, 7:9], region[:, 10:] = 0, 1, 2
+    store = forecasts(tmp_path / "s.zarr", region=region)
+
+    def network(low, init, lead) -> np.ndarray:
+        fields = perfect(low, init, lead)
+        fields[..., :10] += 100
+        return fields
+
+    result, _ = evaluate.score(store, network, features(store), "test")
+    assert result["variables"]["t"]["rmse"]["network"] < 1e-3
+    assert result["variables"]["t"]["rmse"]["ridge"] > 0.1
+
+
+def test_a_store_of_another_run_is_refused(tmp_path):
+    own = forecasts(tmp_path / "own.zarr")
+    random = np.random.default_rng(0)
+    high = random.normal(size=(9, 1, 12, 16))
+    other = make(tmp_path / "grid.zarr", high, block_mean(high, 4), thirds(3, 3, 3))
+    with pytest.raises(UserError, match="a store of another run: its grids"):
+        evaluate._check_fits(other, features(own), Path("run"))
+    other = make(tmp_path / "name.zarr", high, block_mean(high, 4), thirds(3, 3, 3), low_names=("u",))
+    with pytest.raises(UserError, match="low lacks t"):
+        evaluate._check_fits(other, features(own), Path("run"))
+    with pytest.raises(UserError, match="no trained network"):
+        evaluate.evaluate(tmp_path)
+
+
+def test_the_report_stands_alone_and_says_who_wins(tmp_path):
+    hill = np.random.default_rng(0).uniform(0, 900, (16, 16)).astype(np.float32)
+    static = {"static": {"h": hill}, "static_variables": [Variable("h", "m", "surface_altitude")]}
+    random = np.random.default_rng(0)
+    high = random.normal(280, 1, (40, 2, 16, 16))
+    store = make(
+        tmp_path / "s.zarr", high, block_mean(high[:, :1], 4), thirds(20, 8, 12), high_names=("t", "gust"), **static
+    )
+    result, example = evaluate.score(
+        store, lambda low, *_: np.full((len(low), 2, 16, 16), 280.0), features(store), "test"
+    )
+    run = tmp_path / "run"
+    (run / "report").mkdir(parents=True)
+    np.savez(run / "report" / "example.npz", **example)
+    without = report.write(run, result).read_text()
+    assert "<h2>Training</h2>" not in without
+    lines = [{"update": 1, "loss": 1.0}, {"update": 2, "validation": {"rmse": {"t": 1.0}, "bicubic": {"t": 2.0}}}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = report.write(run, result).read_text()
+    assert "<h2>Training</h2>" in page and "$" not in re.sub(r"base64,[^\"]*", "", page)
+    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", page)
+    for headline in words.headlines(result):
+        assert headline.split(": ", 1)[1] in page
+    for name in ("maps_t", "maps_gust", "skill", "spectra", "training"):
+        assert (run / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((run / "report").glob(".*"))
