@@ -123,6 +123,8 @@ def _pairs(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _verdict(found: dict[str, Any]) -> str:
+    if words.undecided(found):
+        return "close"
     return "wins" if found["winner"] == "network" else "loses"
 
 

@@ -41,12 +41,20 @@ def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
     scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {units}, {share}"
     verb = "wins over" if winner == "network" else "loses to"
     text = f"{name}: the network {verb} {labels[best]} ({scores})"
-    interval = found["difference"][best]["interval"]
-    if interval and interval[0] <= 0 <= interval[1]:
-        text += "; the difference is within its 95 % interval"
+    if undecided(found):
+        text += "; too close to call: the 95 % interval of the difference holds zero"
     if found["leads"]:
         text += ". By lead time: " + _by_lead(found["leads"], labels)
     return text + "."
+
+
+def undecided(found: dict[str, Any]) -> bool:
+    """Whether the interval of the network's difference to the best baseline holds zero."""
+    if not found["difference"]:
+        return False
+    best = min(found["difference"], key=lambda method: found["rmse"][method])
+    interval = found["difference"][best]["interval"]
+    return interval is not None and interval[0] <= 0 <= interval[1]
 
 
 def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:

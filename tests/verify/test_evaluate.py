@@ -61,6 +61,17 @@ def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
     assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
 
 
+def test_a_difference_whose_interval_holds_zero_is_too_close_to_call(tmp_path):
+    store = forecasts(tmp_path / "s.zarr")
+    ft = features(store)
+    result, _ = evaluate.score(store, lambda *batch: ft.inputs(*batch)[1], ft, "test")  # bicubic itself
+    found = result["variables"]["t"]
+    assert found["difference"]["bicubic"] == {"rmse": 0, "interval": [0, 0]}
+    for name in set(found["rmse"]) - {"network", "bicubic"}:
+        del found["rmse"][name], found["difference"][name]
+    assert "too close to call" in words.headlines(result)[0]
+
+
 def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
     store = forecasts(tmp_path / "s.zarr", (16, 6, 9))
     result, _ = evaluate.score(store, perfect, features(store), "test")
