@@ -39,7 +39,8 @@ def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
     change = 100 * (rmse["network"] / rmse[best] - 1)
     share = f"{abs(change):.0f} % {'less' if change < 0 else 'more'}"
     scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {units}, {share}"
-    verb = "wins over" if winner == "network" else "loses to"
+    verbs = ("is ahead of", "is behind") if undecided(found) else ("wins over", "loses to")
+    verb = verbs[0] if winner == "network" else verbs[1]
     text = f"{name}: the network {verb} {labels[best]} ({scores})"
     if undecided(found):
         text += "; too close to call: the 95 % interval of the difference holds zero"
