@@ -164,8 +164,8 @@ class Run:
             shutil.rmtree(left, ignore_errors=True)
         path = self.checkpoints / name
         _write(path, tensors, {"state.json": state})
-        for old in self.list_checkpoints()[:-keep]:
-            shutil.rmtree(old)
+        for old in self.list_checkpoints()[:-keep]:  # out of sight first, so that none is ever seen half removed
+            shutil.rmtree(old.replace(old.with_name(f".{old.name}")))
         return path
 
     def list_checkpoints(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -144,7 +145,8 @@ def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_none(run):
         run.load_checkpoint()
 
 
-def test_a_kill_while_writing_leaves_no_half_checkpoint(run):
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_kill_while_writing_leaves_no_half_checkpoint(run, attempt):
     code = (
         "import sys, pathlib, torch; from dsr import run\n"
         "held = run.Run(pathlib.Path(sys.argv[1])); print(flush=True)\n"
@@ -154,7 +156,9 @@ def test_a_kill_while_writing_leaves_no_half_checkpoint(run):
     )
     process = subprocess.Popen([sys.executable, "-c", code, run.folder], stdout=subprocess.PIPE)
     process.stdout.readline()
-    time.sleep(0.4)
+    while len(run.list_checkpoints()) < 2:
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.1))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
