@@ -210,9 +210,9 @@ def save_model(
     """Save the network as the best so far, with all that prediction needs; no pickle."""
     tensors = engine.weights(deepspeed)
     if run:
-        domain = Domain.of(store)
+        domain, model = Domain.of(store), experiment.dsr.model
         description = {
-            "network": experiment.dsr.model.model_dump(),
+            "network": {"name": model.name, **models.settings(model).model_dump()},  # with today's defaults
             "features": features.to_json(),
             "domain": domain.to_json(),
             "store": str(store.path),

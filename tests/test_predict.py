@@ -97,7 +97,8 @@ def untrained(folder: Path, store: Store, extras: tuple[str, ...] = (), **settin
     torch.manual_seed(0)
     network = models.build(model, features)
     torch.nn.init.normal_(network.tail.weight, std=1.0)
-    description = {"network": model.model_dump(), "features": features.to_json(), "domain": domain.to_json()}
+    settled = {"name": model.name, **models.settings(model).model_dump()}
+    description = {"network": settled, "features": features.to_json(), "domain": domain.to_json()}
     arrays = {name: torch.from_numpy(np.array(a)) for name, a in (features.arrays() | domain.arrays()).items()}
     folder.mkdir(exist_ok=True)
     Run(folder).save_model(network.state_dict(), arrays, description)
