@@ -509,7 +509,7 @@ def _statistics(store: Store) -> tuple[dict[str, Any], str]:
         static.add(store.static[None].reshape(1, len(store.static_variables), -1))
     for name in ("static/field", "high/time", "high/low_row", "high/low_column", "low/init_time", "low/lead_time"):
         digest.update(store._array(name).tobytes())
-    for name in ("low/high_index", "low/split", "high/region"):
+    for name in ("low/high_index", "low/split", "high/region", "high/y", "high/x", "high/latitude", "high/longitude"):
         digest.update(store._array(name).tobytes() if store.has(name) else b"none")
     described = [[asdict(v) for v in vs] for vs in (store.high_variables, store.low_variables, store.static_variables)]
     digest.update(json.dumps([described, store.attributes["factor"], store.attributes["pairing"]]).encode())
