@@ -89,6 +89,15 @@ def test_missing_values_are_refused_with_variable_and_count_or_filled(store):
     np.testing.assert_array_equal(filled, expected)
 
 
+def test_a_store_with_missing_values_is_refused_before_anything_starts(tiny_store):
+    store = Store(tiny_store)
+    store.statistics["low"]["u"]["missing"] = 7
+    with pytest.raises(UserError, match=r"values are missing \(u 7\).*--set dsr.data.fill=true"):
+        Features.of(store, Data())
+    assert Features.of(store, Data(fill=True)).fill
+    assert Features.of(store, Data(low=["t"])).low[0].name == "t"
+
+
 def test_fields_are_clipped_at_physical_bounds(store):
     features = Features.of(store, Data())
     base, output = np.zeros((1, 2, 2, 2), np.float32), np.full((1, 2, 2, 2), -3, np.float32)

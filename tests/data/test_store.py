@@ -133,6 +133,7 @@ def test_statistics_by_hand_of_the_training_split_only_without_missing_values(tm
     assert (found["high"]["t"]["minimum"], found["high"]["t"]["maximum"]) == (1, 7)
     q = np.array([0, 2, 0, 2, 0, 2, 2])
     assert found["low"]["q"]["mean"] == pytest.approx(q.mean()) and found["low"]["q"]["std"] == pytest.approx(q.std())
+    assert (found["low"]["t"]["missing"], found["low"]["q"]["missing"]) == (0, 1)
     assert found["residual"]["t"]["mean"] == pytest.approx(1)  # bicubic of a constant 3
     assert found["residual"]["t"]["std"] == pytest.approx(values.std())
 
