@@ -142,7 +142,7 @@ def stop_in_fifth_update(folder: Path) -> None:
 
     def stop() -> bool:
         calls.append(1)
-        return int(train.dist.get_rank()) == 1 and len(calls) > 4 * 6
+        return train.dist.get_rank() == 1 and len(calls) > 4 * 6  # it plays 6 slots of each update
 
     watch.stop_requested = stop
     train_main(folder)

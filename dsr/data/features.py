@@ -59,8 +59,8 @@ class Features:
         if any(missing.values()) and not data.fill:
             named = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
             raise UserError(
-                f"{store.path}: low-resolution values are missing ({named}); choose other times or variables, or replace "
-                "them by the training mean with --set dsr.data.fill=true"
+                f"{store.path}: low-resolution values are missing ({named}); choose other times or variables, or "
+                "replace them by the training mean with --set dsr.data.fill=true"
             )
         rows = [[v.name for v in store.static_variables].index(v.name) for v in static]
         return cls(
