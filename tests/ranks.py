@@ -23,6 +23,7 @@ PRELOADED = [
     *("dsr.train", "deepspeed", "torch._inductor", "torch.utils.tensorboard", "matplotlib.backends.backend_agg"),
     *("tensorstore", "xarray", "zarr", "scores", "aiohttp"),
 ]
+SMALL = Path(__file__).parent / "small.json"
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOADED)
 
@@ -56,7 +57,7 @@ def _rank(rank: int, ranks: int, port: int, log: str, task: Callable[..., Any], 
 
 def prepare(folder: Path, store: Path, *overrides: str, mode: str = "strong", gpus: int = 1, devices: int = 0) -> Run:
     """A run's folder, as `dsr launch` leaves it to the ranks."""
-    experiment = load(None, [f"dsr.data.store={store}", "dsr.data.extras=[]", *overrides])
+    experiment = load(SMALL, [f"dsr.data.store={store}", *overrides])
     samples = training_samples(Store(store), experiment.dsr.data)
     plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=gpus, devices=devices)
     folder.mkdir(exist_ok=True)

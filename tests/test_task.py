@@ -1,5 +1,7 @@
 """From a config and a store to a task, and what is refused before anything is started."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,13 +9,13 @@ from dsr.errors import UserError
 from dsr.task import resolve
 from tests.conftest import write_tiny_store
 
-SETS = ("dsr.data.extras=[]",)
+SMALL = Path(__file__).parent / "small.json"
 
 
 def test_the_store_given_goes_before_the_configs(tiny_store):
-    found = resolve(None, (*SETS, "dsr.data.store=/nowhere"), str(tiny_store))
+    found = resolve(SMALL, ("dsr.data.store=/nowhere"), str(tiny_store))
     assert (found.store, found.samples) == (str(tiny_store), 40)
-    assert resolve(None, (*SETS, f"dsr.data.store={tiny_store}", "dsr.data.patch=12")).samples == 40 * 4
+    assert resolve(SMALL, (f"dsr.data.store={tiny_store}", "dsr.data.patch=12")).samples == 40 * 4
 
 
 def test_what_would_fail_later_is_refused(tiny_store, tmp_path):
@@ -29,4 +31,4 @@ def test_what_would_fail_later_is_refused(tiny_store, tmp_path):
     }
     for message, sets in cases.items():
         with pytest.raises(UserError, match=message):
-            resolve(None, (*SETS, f"dsr.data.store={tiny_store}", *sets))
+            resolve(SMALL, (f"dsr.data.store={tiny_store}", *sets))
