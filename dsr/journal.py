@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dsr import models
+
 if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.data.features import Features
@@ -106,7 +108,8 @@ class Journal:
             "rule": self.plan.rule,
             "optimizer": experiment.deepspeed["optimizer"]["type"],
             "seed": experiment.dsr.seed,
-            **{f"model.{key}": value for key, value in experiment.dsr.model.model_dump().items()},
+            "model": experiment.dsr.model.name,
+            **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},
         }
         metrics = {f"validation/rmse_{v.name}": None for v in self.features.high}
         for summary in hparams(values, metrics):

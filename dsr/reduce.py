@@ -77,7 +77,8 @@ class SlotTree:
     """Takes in the slots of this rank's block one by one, in order, then gives the sum over all slots.
 
     Each slot comes as a list of float32 tensors. The lists are kept as they are and added in place: no flat copy is
-    made until the exchange. Memory: at most log2(block) + 1 copies of the gradients.
+    made until the exchange. Memory: at most log2(block) + 1 copies of the gradients where the block is a subtree (any
+    power of two), and twice as many where it is not.
     """
 
     def __init__(self, slots: int, rank: int, ranks: int):
@@ -102,8 +103,11 @@ class SlotTree:
         """The sum over all slots as one flat tensor, the same bits on every rank; the tree is empty again."""
         if self.next != self.last:
             raise RuntimeError(f"{self.next - self.first} of {self.last - self.first} slots were given")
-        sums = {node: torch.cat([t.reshape(-1) for t in tensors]) for node, tensors in self.stack}
-        self.stack, self.next = [], self.first
+        self.next = self.first
+        sums = {}
+        while self.stack:  # one after the other, so that no second copy of them all is held
+            node, tensors = self.stack.pop()
+            sums[node] = torch.cat([t.reshape(-1) for t in tensors])
         for exchange in exchanges(self.slots, self.ranks):
             left, right = split(exchange.node)
             mine = [m for m in exchange.messages if self.rank in m[:2]]

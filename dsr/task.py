@@ -7,6 +7,7 @@ from dsr import config, models
 from dsr.config import Experiment
 from dsr.data.store import Store
 from dsr.data.stream import training_samples
+from dsr.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,5 +36,7 @@ def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | Non
         place = str(builtin())
     opened = Store(place)
     Features.of(opened, experiment.dsr.data)
+    if not len(opened.samples("validation")) or not opened.mask("validation").any():
+        raise UserError(f"{place}: the validation split is empty, and the best network is chosen by it")
     absolute = place if "://" in place else str(Path(place).resolve())
     return Task(experiment, absolute, training_samples(opened, experiment.dsr.data))

@@ -27,7 +27,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_tiny_store(path: Path) -> None:
+def write_tiny_store(path: Path, region: np.ndarray | None = None) -> None:
     """Smooth waves over a hill: `t` stands in both, `p` (bounded below) only in the high data."""
     low_x, high_x = np.arange(6) * 4.0 + 1.5, np.arange(24) * 1.0
     index = tuple(np.meshgrid((high_x - 1.5) / 4, (high_x - 1.5) / 4, indexing="ij"))
@@ -49,6 +49,7 @@ def write_tiny_store(path: Path) -> None:
         splits={"by": "time"},
         provenance={"source": "tests"},
         members=3,
+        region=region,
         static={"h": hill},
         static_variables=[Variable("h", "m", "surface_altitude")],
     )

@@ -1,14 +1,11 @@
 """Real ranks for tests: processes of their own, forked from a server that has imported torch and deepspeed once."""
 
-import contextlib
 import multiprocessing
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,20 @@ PRELOADED = [
     *("dsr.train", "deepspeed", "torch._inductor", "torch.utils.tensorboard", "matplotlib.backends.backend_agg"),
     *("tensorstore", "xarray", "zarr", "scores", "aiohttp"),
 ]
+SMALL = Path(__file__).parent / "small.json"
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOADED)
 
 
 def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, timeout: float = 120) -> list[int]:
     """Call `task(*arguments)` in every rank of a group; their exit codes, what they print going to `log`."""
-    processes = start_ranks(ranks, task, *arguments, log=log)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = [(rank, ranks, port, str(log), task, arguments) for rank in range(ranks)]
+    processes = [context.Process(target=_rank, args=each, daemon=True) for each in given]
+    for process in processes:
+        process.start()
     for process in processes:
         process.join(timeout)
     for process in processes:
@@ -41,35 +45,19 @@ def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, 
     return [process.exitcode for process in processes]
 
 
-def start_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path) -> list[BaseProcess]:
-    """Start `run_ranks`'s processes and return at once."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(target=_rank, args=(rank, ranks, port, str(log), task, arguments), daemon=True)
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
-    return processes
-
-
 def _rank(rank: int, ranks: int, port: int, log: str, task: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
     os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
-    with Path(log).open("a", buffering=1) as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):
-        try:
-            task(*arguments)
-        except Exception:
-            traceback.print_exc()
-            sys.exit(1)
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    task(*arguments)
 
 
 def prepare(folder: Path, store: Path, *overrides: str, mode: str = "strong", gpus: int = 1, devices: int = 0) -> Run:
     """A run's folder, as `dsr launch` leaves it to the ranks."""
-    experiment = load(None, [f"dsr.data.store={store}", "dsr.data.extras=[]", *overrides])
+    experiment = load(SMALL, [f"dsr.data.store={store}", *overrides])
     samples = training_samples(Store(store), experiment.dsr.data)
     plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=gpus, devices=devices)
     folder.mkdir(exist_ok=True)

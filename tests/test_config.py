@@ -12,6 +12,7 @@ import pytest
 from dsr import config
 from dsr.errors import UserError
 
+SMALL = Path(__file__).parent / "small.json"
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 BASE = {
     "train_micro_batch_size_per_gpu": 2,
@@ -131,7 +132,7 @@ def test_a_resolved_experiment_reads_back_as_itself(write):
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
-    assert message in refused(None, override)
+    assert message in refused(SMALL, override)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(override, message):
-    assert message in refused(None, override)
+    assert message in refused(SMALL, override)
 
 
 def test_missing_numbers(write):

@@ -202,7 +202,7 @@ def test_warmup_cosine_lr(budget, total):
     rates = played(found, total + 2)
     assert rates[:2] == [0, pytest.approx(0.1)]  # WarmupCosineLR plays a rate of 0 first, whatever its minimum
     assert rates[26] == pytest.approx(0.1 + 0.3 * 25 / 50)
-    assert max(rates) == pytest.approx(0.4)
+    assert max(rates) == pytest.approx(0.4, rel=2e-3)  # its cosine begins one step down
     assert rates[-1] == pytest.approx(0.004)
 
 

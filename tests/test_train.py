@@ -22,7 +22,7 @@ from tests.ranks import prepare, run_ranks, train_all, train_main
 # 40 training samples: 3 updates an epoch at 12 slots of one sample. Dropout, clipping and Adam are on.
 SMALL = [
     *("gradient_accumulation_steps=12", "gradient_clipping=0.05", "dsr.budget.updates=12", "dsr.log.every=1"),
-    *("dsr.model.width=8", "dsr.model.blocks=1", "dsr.model.dropout=0.2", "dsr.validation.every=12"),
+    *("dsr.model.width=4", "dsr.model.blocks=1", "dsr.model.dropout=0.2", "dsr.validation.every=12"),
     "dsr.checkpoint.every=5",
 ]
 CASES = {
@@ -142,7 +142,7 @@ def stop_in_fifth_update(folder: Path) -> None:
 
     def stop() -> bool:
         calls.append(1)
-        return int(train.dist.get_rank()) == 1 and len(calls) > 4 * 6
+        return train.dist.get_rank() == 1 and len(calls) > 4 * 6  # it plays 6 slots of each update
 
     watch.stop_requested = stop
     train_main(folder)
@@ -215,7 +215,7 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     np.testing.assert_allclose([e.value for e in board.Scalars("validation/rmse_t")], logged, rtol=1e-6)
     assert {"validation/t", "validation/p"} == set(tags["images"])
     hyper = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"model.width" in hyper and b"optimizer" in hyper and b"Adam" in hyper
+    assert b"model.width" in hyper and b"model.fold" in hyper and b"optimizer" in hyper and b"Adam" in hyper
 
     # the best network, rebuilt from its folder, has the validation error that the run logged
     from dsr import models

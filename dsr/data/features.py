@@ -45,13 +45,23 @@ class Features:
 
     @classmethod
     def of(cls, store: Store, data: Data) -> Features:
-        """The features that the `data` section chooses from a store. Raises UserError for a name that it lacks."""
+        """The features that the `data` section chooses from a store.
+
+        Raises UserError for a name that it lacks, and for low values that are missing and not to be filled.
+        """
         low = _choose(store.low_variables, data.low, "low", store)
         high = _choose(store.high_variables, data.high, "high", store)
         static = _choose(store.static_variables, data.static, "static", store)
         latitude, longitude = positions(store.grid("high")) if "solar_zenith" in data.extras else (None, None)
         if "solar_zenith" in data.extras and latitude is None:
             raise UserError(f"{store.path}: dsr.data.extras: solar_zenith needs latitude and longitude in the store")
+        missing = {v.name: store.statistics["low"][v.name].get("missing") for v in low}
+        if any(missing.values()) and not data.fill:
+            named = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
+            raise UserError(
+                f"{store.path}: low-resolution values are missing ({named}); choose other times or variables, or "
+                "replace them by the training mean with --set dsr.data.fill=true"
+            )
         rows = [[v.name for v in store.static_variables].index(v.name) for v in static]
         return cls(
             low=low,
@@ -164,8 +174,10 @@ class Features:
         if not self.fill:
             counts = missing.sum(tuple(a for a in range(low.ndim) if a != axis))
             named = ", ".join(f"{v.name} {c}" for v, c in zip(self.low, counts, strict=True) if c)
-            raise UserError(f"low-resolution values are missing ({named} of {low.size // low.shape[axis]} each); "
-                            "choose other times, or replace them by the training mean with --fill")  # fmt: skip
+            raise UserError(
+                f"low-resolution values are missing ({named} of {low.size // low.shape[axis]} each); "
+                "choose other times, or replace them by the training mean with --fill"
+            )
         means = self._statistic("low", self.low, "mean")[:, None, None]
         return np.where(missing, means, low)
 

@@ -286,7 +286,8 @@ class Store:
     def statistics(self) -> dict[str, dict[str, dict[str, float]]]:
         """{"low" | "high" | "residual" | "static": {variable: {"mean", "std", "minimum", "maximum"}}}, training only.
 
-        "residual" is truth minus bicubic (of the ensemble mean), for the variables that stand in both.
+        "residual" is truth minus bicubic (of the ensemble mean), for the variables that stand in both. "low" also
+        counts the "missing" values, in the samples of all splits.
         """
         return self.attributes["statistics"]
 
@@ -486,11 +487,14 @@ def _statistics(store: Store) -> tuple[dict[str, Any], str]:
     of_high, of_low = [names["high"].index(n) for n in shared], [names["low"].index(n) for n in shared]
     bicubic = Interpolation(store.low_index, store.low_shape, "bicubic")
     high, low, residual = _Moments.of(len(names["high"])), _Moments.of(len(names["low"])), _Moments.of(len(shared))
-    in_train = np.zeros(len(store.high_index), bool)
+    in_train, used = np.zeros(len(store.high_index), bool), np.zeros(len(store.high_index), bool)
     in_train[train] = True
+    used[np.concatenate([store.samples(split) for split in SPLITS])] = True
+    missing = np.zeros(len(names["low"]), int)
     digest = hashlib.sha256()
     for rows, fields in _batches(store.low, np.arange(len(store.high_index))):
         digest.update(np.ascontiguousarray(fields).tobytes())
+        missing += (~np.isfinite(np.moveaxis(fields[used[rows]], -3, -1))).reshape(-1, len(missing)).sum(0)
         chosen = in_train[rows]
         if not chosen.any():
             continue
@@ -509,7 +513,7 @@ def _statistics(store: Store) -> tuple[dict[str, Any], str]:
         static.add(store.static[None].reshape(1, len(store.static_variables), -1))
     for name in ("static/field", "high/time", "high/low_row", "high/low_column", "low/init_time", "low/lead_time"):
         digest.update(store._array(name).tobytes())
-    for name in ("low/high_index", "low/split", "high/region"):
+    for name in ("low/high_index", "low/split", "high/region", "high/y", "high/x", "high/latitude", "high/longitude"):
         digest.update(store._array(name).tobytes() if store.has(name) else b"none")
     described = [[asdict(v) for v in vs] for vs in (store.high_variables, store.low_variables, store.static_variables)]
     digest.update(json.dumps([described, store.attributes["factor"], store.attributes["pairing"]]).encode())
@@ -519,6 +523,8 @@ def _statistics(store: Store) -> tuple[dict[str, Any], str]:
         "residual": residual.named(shared),
         "static": static.named([v.name for v in store.static_variables]),
     }
+    for name, count in zip(names["low"], missing, strict=True):
+        statistics["low"][name]["missing"] = int(count)
     return statistics, digest.hexdigest()
 
 

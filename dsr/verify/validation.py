@@ -11,6 +11,7 @@ import torch.distributed as dist
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream
+from dsr.errors import UserError
 from dsr.journal import picture
 from dsr.reduce import gather_ordered, shares
 
@@ -59,10 +60,12 @@ class Validation:
         network.train()
         error, base, weight = np.add.accumulate(whole, axis=0)[-1].T  # one after the other: a fixed order
         names = [v.name for v in self.features.high]
-        rmse = np.sqrt(error / np.maximum(weight, 1e-300))
+        if not weight.all():
+            raise UserError(f"the validation split has no value of {names[int(np.argmin(weight))]} to score")
+        rmse = np.sqrt(error / weight)
         return Skill(
             rmse=dict(zip(names, rmse.tolist(), strict=True)),
-            bicubic=dict(zip(names, np.sqrt(base / np.maximum(weight, 1e-300)).tolist(), strict=True)),
+            bicubic=dict(zip(names, np.sqrt(base / weight).tolist(), strict=True)),
             score=float(np.mean(rmse / self.features.scale)),
         )
 

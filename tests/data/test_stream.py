@@ -1,0 +1,184 @@
+"""The loader: which samples a slot holds, on any number of ranks; patches, masks, and what goes wrong."""
+
+import numpy as np
+import pytest
+import zarr
+
+from dsr.config import Data
+from dsr.data.features import Features
+from dsr.data.store import Store
+from dsr.data.stream import Stream, order, training_samples
+from dsr.errors import UserError
+from tests.conftest import write_tiny_store
+
+
+def stream(path, split="train", seed=5, **data):
+    store, chosen = Store(path), Data(**data)
+    return Stream(store, Features.of(store, chosen), chosen, split, seed)
+
+
+def dealt(source, first, updates, ranks, slots=6, micro_batch=2):
+    """{(update, slot): sample numbers}, played by `ranks` ranks."""
+    found = {}
+    for rank in range(ranks):
+        mine = range(rank * slots // ranks, (rank + 1) * slots // ranks)
+        for update, batches in source.slots(first, updates, slots, micro_batch, mine):
+            for slot, batch in zip(mine, batches, strict=True):
+                found[update, slot] = batch.samples.tolist()
+    return found
+
+
+def test_the_order_is_a_pure_function_and_a_permutation():
+    assert order(1, 2, 100).tolist() == order(1, 2, 100).tolist()
+    assert sorted(order(1, 2, 100)) == list(range(100))
+    assert len({tuple(order(seed, epoch, 100)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_a_slot_holds_the_same_samples_whichever_rank_plays_it(tiny_store):
+    source = stream(tiny_store)
+    one = dealt(source, 0, 7, 1)
+    assert len(one) == 7 * 6
+    for ranks in (2, 3, 6):
+        assert dealt(source, 0, 7, ranks) == one
+
+
+def test_an_epoch_plays_each_sample_at_most_once_and_drops_its_tail(tiny_store):
+    one = dealt(stream(tiny_store), 0, 6, 1)  # 40 samples, 12 an update: 3 updates an epoch, 4 samples dropped
+    for epoch in range(2):
+        played = [s for (update, _), samples in one.items() if update // 3 == epoch for s in samples]
+        assert len(played) == len(set(played)) == 36
+        assert played == order(5, epoch, 40)[:36].tolist()
+
+
+def test_beginning_in_mid_epoch_gives_the_rest_of_the_same_sequence(tiny_store):
+    source = stream(tiny_store)
+    whole = dealt(source, 0, 9, 2)
+    for first in (1, 3, 4, 8):
+        assert dealt(source, first, 9, 3) == {key: value for key, value in whole.items() if key[0] >= first}
+    assert dealt(source, 9, 9, 1) == {}
+
+
+def test_a_batch_is_what_features_and_store_say(tiny_store):
+    source = stream(tiny_store)
+    store = source.store
+    batch = source.read(0, np.array([31, 2]))
+    low = store.low[np.array([31, 2])].read().result()
+    inputs, base = source.features.inputs(low, store.low_init_time[[31, 2]], store.low_lead_time[[31, 2]])
+    truth = store.high[np.array([31, 2])].read().result()
+    assert batch.inputs.tobytes() == inputs.tobytes() and batch.base.tobytes() == base.tobytes()
+    np.testing.assert_allclose(batch.base + source.features.scale[:, None, None] * batch.target, truth, atol=1e-4)
+    assert (batch.mask == 1).all()
+    assert {array.dtype for array in (batch.inputs, batch.base, batch.target, batch.mask)} == {np.dtype(np.float32)}
+
+
+def test_other_splits_begin_at_their_own_first_sample(tiny_store):
+    source = stream(tiny_store, "test", patch=8)
+    batch = source.read(0, np.array([0]))
+    assert source.count == 10 and batch.base.shape[-2:] == (24, 24)  # patches are for training only
+    truth = source.store.high[50].read().result()
+    np.testing.assert_allclose(batch.base[0] + source.features.scale[:, None, None] * batch.target[0], truth, atol=1e-4)
+
+
+def test_chosen_variables_come_in_the_order_asked_for(tiny_store):
+    both, turned = stream(tiny_store), stream(tiny_store, low=["u", "t"], high=["p", "t"])
+    one, other = both.read(0, np.array([4])), turned.read(0, np.array([4]))
+    np.testing.assert_allclose(other.inputs[:, [1, 0]], one.inputs[:, :2], atol=1e-6)
+    assert np.array_equal(other.target[:, ::-1], one.target)
+
+
+def test_missing_targets_are_masked(tmp_path):
+    write_tiny_store(tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "a.zarr", mode="r+")["high/field"][3, 1, 5, 6:9] = np.nan
+    batch = stream(tmp_path / "a.zarr").read(0, np.array([3]))
+    assert (batch.mask == 0).sum() == 3 and (batch.mask[0, 1, 5, 6:9] == 0).all()
+    assert np.isfinite(batch.target).all() and (batch.target[0, 1, 5, 6:9] == 0).all()
+
+
+# ---- patches, and a split by region
+
+
+def cut(batch):
+    """Where each patch was cut out: the hill, which stands in the static channel, tells."""
+    return [array.tobytes() for array in batch.inputs[:, 4]]
+
+
+def test_patches_are_keyed_on_seed_epoch_and_sample(tiny_store):
+    source = stream(tiny_store, patch=8)
+    assert source.count == training_samples(Store(tiny_store), Data(patch=8)) == 40 * 9
+    together, alone = source.read(1, np.array([7, 100])), source.read(1, np.array([100]))
+    assert together.inputs.shape == (2, 5, 8, 8)
+    assert together.inputs[1:].tobytes() == alone.inputs.tobytes()
+    again = stream(tiny_store, patch=8).read(1, np.array([100]))
+    assert cut(again) == cut(alone)
+    others = [source.read(2, np.array([100])), stream(tiny_store, seed=6, patch=8).read(1, np.array([100]))]
+    assert all(cut(other) != cut(alone) for other in others)
+    assert len({where for sample in range(30) for where in cut(source.read(1, np.array([sample])))}) > 20
+
+
+def test_a_patch_is_a_crop_of_its_field(tiny_store):
+    patch, field = stream(tiny_store, patch=8).read(0, np.array([22])), stream(tiny_store).read(0, np.array([2]))
+    windows = [(slice(y, y + 8), slice(x, x + 8)) for y in range(17) for x in range(17)]
+    window = next(w for w in windows if np.allclose(field.inputs[0, 4][w], patch.inputs[0, 4], atol=1e-6))
+    np.testing.assert_allclose(patch.target[0], field.target[0][:, *window], atol=1e-3)
+    np.testing.assert_allclose(patch.inputs[0], field.inputs[0][:, *window], atol=1e-3)
+
+
+@pytest.fixture
+def regional(tmp_path):
+    """The tiny store split by region: columns 0-11 are for training, 12-13 the gap, the rest for the others."""
+    region = np.repeat([0, -1, 1, 2], [12, 2, 5, 5]).astype(np.int8)
+    write_tiny_store(tmp_path / "a.zarr", np.tile(region, (24, 1)))
+    return tmp_path / "a.zarr"
+
+
+def test_patches_lie_inside_the_training_region(regional):
+    source = stream(regional, patch=8)
+    assert source.count == 60 * (12 * 24 // 64)
+    seen = set()
+    for sample in range(120):
+        batch = source.read(0, np.array([sample]))
+        assert (batch.mask == 1).all()
+        seen |= {window.start for window in source._window(0, sample)[1:]}
+    assert seen == set(range(5))  # every column where 8 fit into 12
+
+
+def test_whole_fields_are_masked_to_their_region(regional):
+    for split, columns in (("train", range(12)), ("validation", range(14, 19)), ("test", range(19, 24))):
+        mask = stream(regional, split).read(0, np.array([0, 59])).mask
+        assert np.flatnonzero(mask.any((0, 1, 2))).tolist() == list(columns)
+
+
+def test_patches_that_do_not_fit_are_refused(tiny_store, regional):
+    with pytest.raises(UserError, match=r"dsr.data.patch 25 is larger than the high grid of 24 x 24"):
+        stream(tiny_store, patch=25)
+    with pytest.raises(UserError, match=r"dsr.data.patch 13: no such square lies inside the training region"):
+        training_samples(Store(regional), Data(patch=13))
+
+
+# ---- what goes wrong
+
+
+def test_an_error_of_the_reader_surfaces(tmp_path):
+    write_tiny_store(tmp_path / "a.zarr")
+    broken = int(order(5, 0, 40)[14])
+    chunk = next((tmp_path / "a.zarr/low/field").glob(f"c/{broken}/**/0"))
+    while chunk.is_dir():
+        chunk /= "0"
+    chunk.write_bytes(b"not a chunk")
+    source = stream(tmp_path / "a.zarr")
+    played = []
+    with pytest.raises(ValueError, match="low/field"):
+        for update, batches in source.slots(0, 3, 12, 1, range(12)):
+            for batch in batches:
+                played.append((update, batch.samples.item()))
+    assert [sample for _, sample in played] == order(5, 0, 40)[:14].tolist()
+
+
+def test_leaving_early_ends_the_reader(tiny_store):
+    import threading
+
+    before = threading.active_count()
+    for _, batches in stream(tiny_store).slots(0, 100, 12, 1, range(12)):
+        next(batches)
+        break
+    assert threading.active_count() <= before + 1

@@ -1,0 +1,177 @@
+"""The slot tree: its shape never depends on the ranks, in symbols for many counts and in bits between real ranks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from dsr.reduce import SlotTree, clip_, exchanges, gather_ordered, shares, split
+from tests.ranks import run_ranks
+
+MANY = [(96, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96)]
+MANY += [(40, 5), (40, 8), (7, 7), (30, 3), (1, 1), (12, 4)]
+
+
+def tree(first, last):
+    """The tree in words: split at the largest power of two below the width."""
+    width = last - first
+    if width == 1:
+        return first
+    half = 1
+    while half * 2 < width:
+        half *= 2
+    return (tree(first, first + half), tree(first + half, last))
+
+
+def test_split_by_hand():
+    assert split((0, 12)) == ((0, 8), (8, 12))
+    assert split((0, 8)) == ((0, 4), (4, 8))
+    assert split((8, 11)) == ((8, 10), (10, 11))
+    assert split((3, 5)) == ((3, 4), (4, 5))
+
+
+def blocks(slots, ranks, monkeypatch):
+    """What every rank's stack holds after its slots, with expressions in place of tensors; and its largest size."""
+    largest = 0
+    held = []
+
+    def add(left, right):
+        left[0] = (left[0], right[0])
+
+    monkeypatch.setattr(torch, "_foreach_add_", add)
+    for rank in range(ranks):
+        own = SlotTree(slots, rank, ranks)
+        for slot in range(own.first, own.last):
+            largest = max(largest, len(own.stack) + 1)
+            own.push([slot])
+        held.append({node: values[0] for node, values in own.stack})
+    return held, largest
+
+
+@pytest.mark.parametrize(("slots", "ranks"), MANY)
+def test_every_rank_ends_with_the_same_tree(slots, ranks, monkeypatch):
+    held, largest = blocks(slots, ranks, monkeypatch)
+    for exchange in exchanges(slots, ranks):
+        left, right = split(exchange.node)
+        sent = [(target, child, held[source][child]) for source, target, child in exchange.messages]
+        for target, child, value in sent:
+            assert child not in held[target]  # nothing is sent twice
+            held[target][child] = value
+        for sums in held:
+            if left in sums and right in sums:
+                sums[exchange.node] = (sums.pop(left), sums.pop(right))
+    assert all(sums == {(0, slots): tree(0, slots)} for sums in held)
+    block = slots // ranks
+    assert largest <= 2 * (block - 1).bit_length() + 1
+
+
+def test_an_aligned_block_holds_log_copies(monkeypatch):
+    assert blocks(32, 1, monkeypatch)[1] == 6  # log2(32) + 1
+    assert blocks(32, 4, monkeypatch)[1] == 4
+
+
+def test_powers_of_two_are_recursive_doubling():
+    for exchange in exchanges(32, 8):
+        width = (exchange.node[1] - exchange.node[0]) // 4
+        partners = {(source, target) for source, target, _ in exchange.messages}
+        assert {(b, a) for a, b in partners} == partners and len(partners) == width
+        assert all(abs(a - b) == width // 2 for a, b in partners)
+
+
+def test_ranks_must_divide_the_slots():
+    with pytest.raises(ValueError, match="5 ranks do not divide 12 slots"):
+        exchanges(12, 5)
+
+
+def wild(slot):
+    """Two tensors whose sum depends on the order: magnitudes from 1e-20 to 1e20."""
+    random = np.random.default_rng(slot)
+    values = random.normal(size=22) * 10.0 ** random.uniform(-20, 20, 22)
+    return list(torch.from_numpy(values.astype(np.float32)).split([15, 7]))
+
+
+def by_hand(node):
+    """The sum in the order of `tree`'s expression."""
+    if isinstance(node, int):
+        return wild(node)
+    return [a + b for a, b in zip(by_hand(node[0]), by_hand(node[1]), strict=True)]
+
+
+def flat(tensors):
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 7, 12, 32])
+def test_one_rank_adds_in_the_trees_order_to_the_bit(slots):
+    own = SlotTree(slots, 0, 1)
+    for _ in range(2):  # it is empty again after an update
+        for slot in range(slots):
+            own.push(wild(slot))
+        assert torch.equal(own.total(), flat(by_hand(tree(0, slots))))
+    left_to_right = flat(wild(0))
+    for slot in range(1, slots):
+        left_to_right = left_to_right + flat(wild(slot))
+    if slots > 6:
+        assert not torch.equal(left_to_right, flat(by_hand(tree(0, slots))))  # the order matters here
+
+
+def test_too_few_slots_are_noticed():
+    own = SlotTree(4, 0, 1)
+    own.push(wild(0))
+    with pytest.raises(RuntimeError, match="1 of 4 slots"):
+        own.total()
+
+
+def add_in_ranks(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    found = {}
+    for slots in (ranks, 12, 24):
+        own = SlotTree(slots, rank, ranks)
+        for slot in range(own.first, own.last):
+            own.push(wild(slot))
+        found[str(slots)] = own.total()
+    rows = shares(10, ranks)[rank]
+    mine = torch.tensor([[0.1 * i, 1e30 * i] for i in rows], dtype=torch.float64).reshape(-1, 2)
+    found["rows"] = gather_ordered(mine, rows.start, 10)
+    torch.save(found, folder / f"{rank}.pt")
+    dist.barrier()
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 6])
+def test_real_ranks_add_in_the_trees_order_to_the_bit(ranks, tmp_path):
+    assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks, (tmp_path / "log").read_text()
+    for rank in range(ranks):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for slots in (ranks, 12, 24):
+            assert torch.equal(found[str(slots)], flat(by_hand(tree(0, slots))))
+        assert found["rows"].tolist() == [[0.1 * i, 1e30 * i] for i in range(10)]
+
+
+def test_clip_by_hand():
+    gradient = torch.tensor([3.0, 4.0])
+    assert clip_(gradient, 1.0).item() == 5.0
+    assert gradient.tolist() == pytest.approx([0.6, 0.8], rel=1e-6)
+    for limit in (0.0, 10.0):
+        gradient = torch.tensor([3.0, 4.0])
+        assert clip_(gradient, limit).item() == 5.0
+        assert gradient.tolist() == [3.0, 4.0]
+    assert not torch.isfinite(clip_(torch.tensor([1.0, float("nan")]), 1.0))
+
+
+def test_shares_are_contiguous_and_even():
+    assert [list(r) for r in shares(7, 3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    for count in range(20):
+        for ranks in range(1, 9):
+            dealt = shares(count, ranks)
+            assert [i for r in dealt for i in r] == list(range(count))
+            assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_gather_ordered_without_a_group():
+    assert not dist.is_initialized() and "RANK" not in os.environ
+    assert gather_ordered(torch.ones(2, 3), 1, 4).tolist() == [[0] * 3, [1] * 3, [1] * 3, [0] * 3]
