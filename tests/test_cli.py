@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+FITTING = ["--set", "gradient_accumulation_steps=8", "--set", 'dsr.data.extras=["lead_time"]']  # the tiny store
+
 
 def dsr(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dsr", *arguments]
@@ -15,14 +17,17 @@ def dsr(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv = ['dsr', '--help']\ntry:\n    from dsr.cli import main; main()\nfinally:\n    print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    assert "click" in modules
+    code = (
+        "import sys; from dsr.cli import main; main(['--help'], standalone_mode=False); print('MODULES', *sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    modules = answer.stdout.partition("MODULES")[2].split()
+    assert "click" in modules, answer.stderr
     assert not {"torch", "deepspeed", "xarray", "numpy", "pydantic", "rich", "zarr"} & set(modules)
 
 
 def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
-    answer = dsr("plan", "--data", str(tiny_store), "--gpus", "1,2", "--set", "gradient_accumulation_steps=8", "--json")
+    answer = dsr("plan", "--data", str(tiny_store), "--gpus", "1,2", *FITTING, "--json")
     assert answer.returncode == 0, answer.stderr
     cells = {(cell["mode"], cell["gpus"]): cell for cell in json.loads(answer.stdout)}
     assert cells["weak", 2]["effective_batch"] == 16
@@ -53,7 +58,7 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
         (["launch", "--gpus", "4", "--devices", "3"], "--devices 3 does not divide the 8 slots"),
         (["launch", "--gpus", "0"], "--gpus 0: must be at least 1"),
         (["launch", "--set", 'dsr.data.low=["q"]'], "no variable q there; the store has t, u"),
-        (["evaluate", "nowhere"], "nowhere: no trained network there"),
+        (["evaluate", "nowhere"], "no trained network there"),
         (["data", "prepare", "--high", "nowhere.nc"], "-o STORE is missing"),
     ],
 )
@@ -61,7 +66,7 @@ def test_what_is_wrong_is_told_in_two_lines_and_nothing_is_written(
     arguments: list[str], told: str, tiny_store: Path, tmp_path: Path
 ) -> None:
     if arguments[0] == "launch":
-        given = ["--run-dir", str(tmp_path / "run"), "--set", "gradient_accumulation_steps=8"]
+        given = ["--run-dir", str(tmp_path / "run"), *FITTING]
         arguments = [*arguments, *given, *(["--data", str(tiny_store)] if "--data" not in arguments else [])]
     answer = dsr(*arguments)
     assert answer.returncode == 2, answer.stdout + answer.stderr
