@@ -13,7 +13,7 @@ SMALL = Path(__file__).parent / "small.json"
 
 
 def test_the_store_given_goes_before_the_configs(tiny_store):
-    found = resolve(SMALL, ("dsr.data.store=/nowhere"), str(tiny_store))
+    found = resolve(SMALL, ("dsr.data.store=/nowhere",), str(tiny_store))
     assert (found.store, found.samples) == (str(tiny_store), 40)
     assert resolve(SMALL, (f"dsr.data.store={tiny_store}", "dsr.data.patch=12")).samples == 40 * 4
 
