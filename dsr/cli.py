@@ -142,9 +142,9 @@ def plan(
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
 def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
-    from dsr import launch, task
+    from dsr import launch
 
-    sys.exit(launch.start(task.resolve(config, overrides, store), config, **options))
+    sys.exit(launch.start(config, overrides, store, **options))
 
 
 @main.command()

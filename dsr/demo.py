@@ -23,7 +23,7 @@ def demo(folder: Path) -> int:
     devices = launch.find_devices()
     gpus = max(n for n in (1, 2, 4, 8) if n <= devices.count)  # strong scaling: any of them gives the same bits
     plan = launch.plan_run(job.experiment, devices, mode="strong", gpus=gpus, samples=job.samples)
-    code = launch.launch(job.experiment, plan, devices, folder, store=job.store, force=True)
+    code = launch.launch(job, plan, devices, folder, force=True)
     if code:
         return code
     console.rule("3/4  skill on the test split")

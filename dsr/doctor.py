@@ -25,7 +25,7 @@ def examine() -> Any:
     import torch.distributed as dist
     from rich.table import Table
 
-    found = environment(str(launch.find_devices()), launch.THREADS)
+    found = environment(str(launch.find_devices()), launch.THREADS, "")
     backends = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available(), "mpi": dist.is_mpi_available()}
     programs = ("ssh", "pdsh", "mpirun", "srun")
     table = Table(show_header=False, box=None)

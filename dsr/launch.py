@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -26,12 +27,12 @@ from dsr import watch
 from dsr.errors import UserError
 from dsr.files import write_json
 from dsr.scaling import deepspeed_config, make_plan
+from dsr.task import Task, resolve
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.run import Run
     from dsr.scaling import Plan
-    from dsr.task import Task
 
 TRAIN = "dsr.train"
 CPU, CUDA = "CPU cores", "CUDA devices"
@@ -249,8 +250,9 @@ def describe(plan: Plan, devices: Devices, folder: Path) -> str:
 
 
 def start(
-    task: Task,
     config: Path | None,
+    overrides: tuple[str, ...],
+    store: str | None,
     *,
     mode: str,
     gpus: int,
@@ -266,23 +268,66 @@ def start(
     force: bool,
     dry_run: bool,
 ) -> int:
-    """`dsr launch`: find the devices, plan, and launch or (`dry_run`) tell what would be. Returns the exit code."""
+    """`dsr launch`: find the devices, plan, and launch or (`dry_run`) tell what would be. Returns the exit code.
+
+    With `resume` and no config the run's own experiment goes on.
+    """
+    if resume and config is None:
+        if run_dir is None:
+            raise UserError("--resume needs --run-dir: which run is to go on")
+        config = runs.Run(run_dir).experiment
+    task = resolve(config, overrides, store)
     found = find_devices(hostfile, launcher, include, exclude, launcher_args)
     plan = plan_run(task.experiment, found, mode=mode, gpus=gpus, samples=task.samples, use=devices, strict=strict)
     folder = run_dir or Path("runs", f"{config.stem if config else 'default'}-{mode}-{gpus}")
     if dry_run:
         print(describe(plan, found, folder))
         return FINISHED
-    return launch(task.experiment, plan, found, folder, store=task.store, resume=resume, force=force)
+    if resume and not force:
+        _check_same(runs.Run(folder), task, plan)
+    return launch(task, plan, found, folder, resume=resume, force=force)
+
+
+def _check_same(run: Run, task: Task, plan: Plan) -> None:
+    """Raise UserError, naming the key, where a resumed run would not be the run that was stopped.
+
+    The devices may change, and in strong scaling the GPUs: the bits do not.
+    """
+    if not run.plan.is_file():
+        raise UserError(f"--resume: {run.folder} holds no run")
+    before = json.loads(run.experiment.read_text())
+    after = task.experiment.resolved()
+    after["dsr"]["data"]["store"] = before["dsr"]["data"]["store"]
+    plans = json.loads(run.plan.read_text()), dataclasses.asdict(plan)
+    keys = ["mode", "slots", "samples", *(["gpus"] if plan.mode == "weak" else [])]
+    changed = [*_differing(before, after), *(key for key in keys if plans[0][key] != plans[1][key])]
+    fingerprint = json.loads(run.environment.read_text()).get("fingerprint")
+    if fingerprint != task.fingerprint:
+        changed.append("the store's content")
+    if changed:
+        what = "is" if len(changed) == 1 else "are"
+        raise UserError(
+            f"--resume: {', '.join(changed[:3])} {what} not as in {run.folder}: the result would differ; "
+            "--force goes on all the same"
+        )
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys whose values differ, with dots between."""
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}"
 
 
 def launch(
-    experiment: Experiment,
+    task: Task,
     plan: Plan,
     devices: Devices,
     folder: Path,
     *,
-    store: Path | str,
     resume: bool = False,
     force: bool = False,
     grace: float = GRACE,
@@ -299,12 +344,12 @@ def launch(
     with runs.hold(folder, resume=resume, force=force) as run, _stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
-        resolved = experiment.resolved()
-        resolved["dsr"]["data"]["store"] = str(store)
+        resolved = task.experiment.resolved()
+        resolved["dsr"]["data"]["store"] = task.store
         write_json(run.experiment, resolved)
-        write_json(run.deepspeed, deepspeed_config(experiment, plan))
+        write_json(run.deepspeed, deepspeed_config(task.experiment, plan))
         write_json(run.plan, dataclasses.asdict(plan))
-        write_json(run.environment, runs.environment(str(used), THREADS))
+        write_json(run.environment, runs.environment(str(used), THREADS, task.fingerprint))
         run.hostfile.write_text(hostfile(used))
         run.set_status("running")
         for _ in range(PORT_TRIES):

@@ -245,8 +245,8 @@ def weights_sha256(parameters: Tensors) -> str:
     return digest.hexdigest()
 
 
-def environment(devices: str, threads: int) -> dict[str, Any]:
-    """What environment.json tells: versions, devices, threads a rank, commit, command line."""
+def environment(devices: str, threads: int, fingerprint: str) -> dict[str, Any]:
+    """What environment.json tells: versions, devices, threads a rank, the store's fingerprint, commit, command line."""
     packages = ("dsr", "deepspeed", "torch", "numpy", "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
@@ -256,6 +256,7 @@ def environment(devices: str, threads: int) -> dict[str, Any]:
         "processor": _processor(),
         "devices": devices,
         "threads": threads,
+        "fingerprint": fingerprint,
         "commit": _commit(),
         "command": sys.argv,
     }

@@ -17,6 +17,7 @@ class Task:
     experiment: Experiment
     store: str  # an absolute path, or a URL
     samples: int  # of the training split
+    fingerprint: str  # of the store
 
 
 def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | None = None) -> Task:
@@ -39,4 +40,5 @@ def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | Non
     if not len(opened.samples("validation")) or not opened.mask("validation").any():
         raise UserError(f"{place}: the validation split is empty, and the best network is chosen by it")
     absolute = place if "://" in place else str(Path(place).resolve())
-    return Task(experiment, absolute, training_samples(opened, experiment.dsr.data))
+    samples = training_samples(opened, experiment.dsr.data)
+    return Task(experiment, absolute, samples, opened.fingerprint)

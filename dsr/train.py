@@ -47,7 +47,7 @@ def main() -> None:
     except Exception as error:
         known = isinstance(error, UserError | NotFinite)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        if lead:
+        if lead and not _lost_a_rank(error):
             run.set_status("failed", reason)
         else:
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
@@ -57,6 +57,11 @@ def main() -> None:
             raise
         raise SystemExit(1) from None
     engine.finish()
+
+
+def _lost_a_rank(error: Exception) -> bool:
+    """Whether it only says that another rank has ended: why that was, `dsr launch` knows better."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def train(run: Run | None, device: torch.device) -> None:

@@ -15,6 +15,7 @@ import pytest
 from dsr import config, launch, watch
 from dsr.errors import UserError
 from dsr.run import Run
+from dsr.task import Task
 
 ROOT = Path(__file__).parents[1]
 LONG = 100_000  # updates: nobody waits for the end
@@ -263,8 +264,8 @@ def stand_in(experiment, tmp_path, monkeypatch, capfd):
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
         devices = options.pop("devices", launch.find_devices())
         plan = plan_of(experiment, devices, gpus=2, use=2)
-        loaded = config.load(experiment)
-        code = launch.launch(loaded, plan, devices, tmp_path / "run", store="none", **options)
+        task = Task(config.load(experiment), "none", 40, "fingerprint")
+        code = launch.launch(task, plan, devices, tmp_path / "run", **options)
         assert launch._processes(watch.mark(os.getpid())) == []
         return code, Run(tmp_path / "run").status(), capfd.readouterr().err
 

@@ -1,6 +1,9 @@
 """The main job from end to end, by the commands that a user types, on a small built-in archive."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,28 @@ def test_predict_writes_a_high_resolution_forecast(run: Path, store: Path, tmp_p
     again = dsr("predict", str(run), str(tmp_path / "low.nc"), "-o", str(tmp_path / "high.nc"))
     assert again.returncode == 2
     assert "exists" in again.stderr
+
+
+def test_a_stopped_run_resumes_on_other_gpus_to_the_same_bits(run: Path, store: Path, tmp_path: Path) -> None:
+    whole = json.loads((run / "status.json").read_text())["weights_sha256"]
+    folder, config = tmp_path / "run", run.parent / "config.json"
+    often = ["--set", "dsr.checkpoint.every=1"]
+    given = [str(config), "--data", str(store), "--run-dir", str(folder), *often]
+    command = [sys.executable, "-m", "dsr", "launch", "--gpus", "2", *given]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(folder.glob("checkpoints/update-*")):
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 75, process.communicate()[1]
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+
+    other = dsr("launch", "--resume", "--gpus", "1", *given, "--set", "dsr.seed=2")
+    assert other.returncode == 2
+    assert "dsr.seed is not as in" in other.stderr
+
+    answer = dsr("launch", "--resume", "--gpus", "1", "--run-dir", str(folder))
+    assert answer.returncode == 0, answer.stderr
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["updates"], status["weights_sha256"]) == ("finished", 9, whole)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len({line["update"] for line in lines if "validation" in line}) == 3

@@ -73,7 +73,8 @@ class Network(nn.Module):
         patterns = functional.pixel_unshuffle(torch.cat(parts, 1), self.fold)
         folded = patterns.unflatten(1, (-1, self.fold**2))  # (n, pattern, cell of the square, y, x)
         each = coefficients.unflatten(1, (self.outputs, -1))  # (n, output, pattern, y, x)
-        return torch.einsum("nvkyx,nkfyx->nvfyx", each, folded).flatten(1, 2)
+        sums = [(each[:, output, :, None] * folded).sum(1) for output in range(self.outputs)]  # einsum: 4 times slower
+        return torch.cat(sums, 1)
 
 
 def build(settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int]) -> Network:
