@@ -28,6 +28,7 @@ class Journal:
         self.run, self.plan, self.features, self.first = run, plan, features, first
         self.every = experiment.dsr.log.every
         self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
+        self.pictured = first  # the update of the last pictures
         self.stack = contextlib.ExitStack()
         if run is None:
             return
@@ -90,8 +91,10 @@ class Journal:
             self.board.add_scalar(f"validation/rmse_{name}", rmse, done)
             if name in skill.skill:
                 self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
-        for variable, picture in validation.pictures(network):
-            self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
+        if done >= 2 * self.pictured or done == self.plan.updates:  # drawing takes time, and changes become rare
+            self.pictured = done
+            for variable, picture in validation.pictures(network):
+                self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
         self.board.flush()
         text = ", ".join(f"{n} {r:.4g} {units[n]} (bicubic {skill.bicubic[n]:.4g})" for n, r in skill.rmse.items())
         self.console.print(f"update {done}/{self.plan.updates}: validation RMSE {text}", highlight=False)

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-VERSION = 1  # of the equations and constants below; it is part of every store's provenance and of the cache's key
+VERSION = 2  # of the equations and constants below; it is part of every store's provenance and of the cache's key
 
 GRAVITY = 9.81  # m s-2
 HEAT_CAPACITY = 1005.0  # J kg-1 K-1, air at constant pressure

@@ -225,7 +225,8 @@ def ensemble(
 ) -> tuple[State, Surroundings]:
     """The coarse model's first states, member by member within each run: the coarsened truth, and perturbed ones.
 
-    A perturbation has the balance and the spectrum of the flow itself, at the size of an analysis error.
+    A perturbation has the balance and the spectrum of the flow itself, at the size of an analysis error. As weather
+    centres do it, a run's perturbations are centred: they sum to zero over its members.
     """
     members = settings.members
     exact = atmosphere.coarsen(truth, settings.factor)
@@ -233,18 +234,29 @@ def ensemble(
     wind = np.repeat(around.wind, members, axis=0)
     if members > 1:
         rngs = [np.random.default_rng([settings.seed, 2, run, member]) for run in runs for member in range(1, members)]
-        errors = [ANALYSIS_ERROR * error for error in flow(rngs, coarse.terrain.shape[0], coarse.spacing)]
-        u, v, top, theta, moisture = (error.astype(np.float32) for error in errors)
+        errors = flow(rngs, coarse.terrain.shape[0], coarse.spacing)
+        aloft = np.mean(WIND_ALOFT) * np.stack([rng.standard_normal(2) for rng in rngs])
+        *fields, aloft = (ANALYSIS_ERROR * _centred(error, members - 1) for error in (*errors, aloft))
+        u, v, top, theta, moisture = (field.astype(np.float32) for field in fields)
         perturbed = np.arange(len(runs) * members) % members > 0
         humidity = state.humidity[perturbed] * np.maximum(1 + MOISTURE[1] / MOISTURE[0] * moisture, 0)
         theta = state.theta[perturbed] + theta
-        wind[perturbed] += ANALYSIS_ERROR * np.mean(WIND_ALOFT) * np.stack([rng.standard_normal(2) for rng in rngs])
+        wind[perturbed] += aloft
         state.u[perturbed] += u
         state.v[perturbed] += v
         state.depth[perturbed] += top
         state.heat[perturbed] = theta * state.depth[perturbed]
         state.water[perturbed] = humidity * state.depth[perturbed]
     return state, Surroundings(wind, np.repeat(around.time, members))
+
+
+def _centred(errors: np.ndarray, members: int) -> np.ndarray:
+    """(run x member, ...) errors without the mean over each run's members, of the same size; one alone stays."""
+    if members == 1:
+        return errors
+    of_runs = errors.reshape(-1, members, *errors.shape[1:])
+    departures = of_runs - of_runs.mean(1, keepdims=True)
+    return (departures * np.sqrt(members / (members - 1))).reshape(errors.shape)
 
 
 def init_times(settings: Settings) -> np.ndarray:
