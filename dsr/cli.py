@@ -192,7 +192,7 @@ def show(what: Any) -> None:
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(what)
+        Console(highlight=False, width=None if sys.stdout.isatty() else 110).print(what)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def demo(folder: Path) -> int:
 
     from dsr import launch, task
     from dsr.data.output import export_forecast
-    from dsr.data.simulate import builtin
+    from dsr.data.simulate import builtin, error_growth, plot_error_growth
     from dsr.data.store import Store
     from dsr.predict import predict
     from dsr.verify import evaluate, report
@@ -29,6 +29,7 @@ def demo(folder: Path) -> int:
     console.rule("3/4  skill on the test split")
     result = evaluate.evaluate(folder, None, "test")
     console.print(evaluate.table(result))
+    plot_error_growth(error_growth(place), folder / "report" / "error_growth.png")
     page = report.write(folder, result)
     console.rule("4/4  one forecast, low resolution in, high resolution out")
     low, high = folder / "forecast_low.nc", folder / "forecast_high.nc"

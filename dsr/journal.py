@@ -97,7 +97,9 @@ class Journal:
                 self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
         self.board.flush()
         text = ", ".join(f"{n} {r:.4g} {units[n]} (bicubic {skill.bicubic[n]:.4g})" for n, r in skill.rmse.items())
-        self.console.print(f"update {done}/{self.plan.updates}: validation RMSE {text}", highlight=False)
+        self.console.print(
+            f"update {done}/{self.plan.updates}: validation RMSE {text}", highlight=False, soft_wrap=True
+        )
 
     def _hyper_parameters(self, experiment: Experiment) -> None:
         """The run's settings, for TensorBoard's HParams page."""

@@ -344,6 +344,9 @@ def launch(
     with runs.hold(folder, resume=resume, force=force) as run, _stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
+        if not task.experiment.exact:
+            why = "dsr.scaling.exact is off" if not task.experiment.zero_stage else "ZeRO shards the gradients"
+            _say(f"not exact: {why}, so another number of GPUs gives other bits (and the same result but for rounding)")
         resolved = task.experiment.resolved()
         resolved["dsr"]["data"]["store"] = task.store
         write_json(run.experiment, resolved)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import string
 from html import escape
@@ -95,6 +94,13 @@ def _page(
     )
     if curve:
         sections.append(f"<section><h2>Training</h2>{curve}</section>")
+    growth = folder / "error_growth.png"
+    if growth.exists():
+        text = (
+            "How the simulated low-resolution forecasts go wrong: RMSE of the control and of the ensemble mean against "
+            "the coarsened truth, the members' spread, and the error at which no skill is left."
+        )
+        sections.append(f"<section><h2>The built-in forecasts</h2>{_figure(growth, text)}</section>")
     spectra = picture(
         plots.spectra(variables, labels),
         "spectra.png",
@@ -172,10 +178,13 @@ def _notes(result: dict[str, Any]) -> str:
 
 
 def _inline(drawn: Figure, file: Path, caption: str) -> str:
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=130)
+    """Draw a picture beside the page, and show it in the page."""
     with whole_file(file) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = escape(caption)
+        drawn.savefig(temporary, format="png", dpi=130)
+    return _figure(file, caption)
+
+
+def _figure(file: Path, caption: str) -> str:
+    """A picture inside the page, so that the page stands alone."""
+    data, text = base64.b64encode(file.read_bytes()).decode(), escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
