@@ -257,6 +257,7 @@ LOSER = "os.kill(os.getpid(), signal.SIGKILL) if rank else run.set_status('faile
 @pytest.fixture
 def stand_in(experiment, tmp_path, monkeypatch, capfd):
     """Launch two ranks that run the given code: (exit code, status, stderr). Nothing of them may be left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 
     def start(code, **options):
         (tmp_path / "stand_in.py").write_text(PROLOGUE + code)
@@ -269,7 +270,8 @@ def stand_in(experiment, tmp_path, monkeypatch, capfd):
         assert launch._processes(watch.mark(os.getpid())) == []
         return code, Run(tmp_path / "run").status(), capfd.readouterr().err
 
-    return start
+    yield start
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
