@@ -77,7 +77,7 @@ def simulate(store: Path, seed: int, control: bool) -> None:
 @click.option("--static", multiple=True, metavar="FILE", help="Static fields on the high grid.")
 @click.option("--factor", type=int, help="Coarsen by this factor to get the low fields.")
 @click.option("--pairing", type=click.Choice(["same-run", "valid-time"]), help="Needed only where both would fit.")
-@click.option("--split", type=click.Choice(["time", "region"]), default="time", show_default=True)
+@click.option("--split", type=click.Choice(["time", "region"]), help="By initial time (the default) or by boxes.")
 @click.option("--gap", type=float, metavar="HOURS", help="Left out between splits, beyond the longest lead.")
 @click.option("--root", type=EXISTING, metavar="DIR", help="Where a recipe's files are; by default beside the recipe.")
 @click.option("-o", "--output", type=FILE, metavar="STORE", help="The new store; not needed with --dry-run.")

@@ -79,6 +79,7 @@ class Section(BaseModel):
 
 
 Positive = Annotated[int, Field(gt=0)]
+Names = Annotated[list[str], Field(min_length=1)]
 
 
 class Budget(Section):
@@ -98,8 +99,8 @@ class Data(Section):
     """What the network sees and learns. Names left out mean: all that the store has."""
 
     store: str | None = Field(None, description="the store's path or URL; none: the built-in data")
-    low: list[str] | None = Field(None, description="low-resolution variables that the network sees")
-    high: list[str] | None = Field(None, description="high-resolution variables that it learns")
+    low: Names | None = Field(None, description="low-resolution variables that the network sees")
+    high: Names | None = Field(None, description="high-resolution variables that it learns")
     static: list[str] | None = Field(None, description="static fields that it sees")
     extras: list[Literal["solar_zenith", "day_of_year", "lead_time"]] = Field(default_factory=list)
     members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
@@ -137,7 +138,7 @@ class Log(Section):
 class Dsr(Section):
     """The `dsr` section of an experiment."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
     model: Model = Model()
@@ -306,6 +307,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: write it as KEY=VALUE, such as dsr.model.width=64")
+    if key == "extends":
+        raise UserError(f"--set {override}: extends is for files; give the file itself as the config")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -376,6 +379,8 @@ def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[st
             raise UserError(
                 f"{source}: {block}.params.{key} must be a positive whole number (given: {json.dumps(given)})"
             )
+        if key == "betas" and not (isinstance(given, list) and len(given) == 2 and all(map(_is_number, given))):
+            raise UserError(f"{source}: {block}.params.betas must be two numbers (given: {json.dumps(given)})")
         if key not in ("betas", "warmup_type") and not isinstance(given, bool) and not _is_number(given):
             raise UserError(f"{source}: {block}.params.{key} must be a number (given: {json.dumps(given)})")
     if "total_num_steps" in names and "total_num_steps" not in value["params"]:

@@ -518,7 +518,7 @@ def _cuda_devices() -> list[int]:
     code = "import torch; print(torch.cuda.device_count())"
     count = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not visible:
+    if not visible or not count:  # -1 hides all of them
         return list(range(count))
     if not re.fullmatch(r"\d+(,\d+)*", visible):
         raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: DeepSpeed needs the devices' numbers, such as 0,1")
@@ -529,6 +529,8 @@ def _slurm_hosts(variables: dict[str, str]) -> dict[str, list[int]]:
     """The hosts of this Slurm allocation, with one device a task."""
     if "SLURM_JOB_NODELIST" not in variables:
         raise UserError("--launcher slurm needs an allocation (sbatch, salloc) or --hostfile")
+    if not shutil.which("scontrol"):
+        raise UserError("--launcher slurm: scontrol is not installed")
     show = ["scontrol", "show", "hostnames", variables["SLURM_JOB_NODELIST"]]
     names = subprocess.run(show, capture_output=True, text=True, check=True).stdout.split()
     tasks = re.findall(r"(\d+)(?:\(x(\d+)\))?", variables.get("SLURM_TASKS_PER_NODE", "1"))  # 4(x2),1

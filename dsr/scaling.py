@@ -50,6 +50,8 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
     scaling, s1, micro = experiment.dsr.scaling, experiment.accumulation, experiment.micro_batch
     if gpus < 1:
         raise UserError(f"--gpus {gpus}: must be at least 1")
+    if devices < 0:
+        raise UserError(f"--devices {devices}: must be at least 1")
     if mode == "sequential" and gpus > 1:
         raise UserError(f"--mode sequential is one GPU; for {gpus} GPUs choose strong or weak")
     if mode == "strong":

@@ -140,6 +140,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
     [
         ("dsr.seed=one", 'dsr.seed: Input should be a valid integer (given: "one")'),
         ("dsr.seed=1.0", "dsr.seed"),
+        ("dsr.seed=9223372036854775808", "dsr.seed: Input should be less than 9223372036854775808"),
+        ("dsr.data.high=[]", "dsr.data.high: List should have at least 1 item"),
+        ("optimizer.params.betas=0.9", "optimizer.params.betas must be two numbers (given: 0.9)"),
+        ("extends=other.json", "extends is for files"),
         ("dsr.seed=-1", "dsr.seed: Input should be greater than or equal to 0 (given: -1)"),
         ("dsr.budget.epochs=0", "dsr.budget.epochs: Input should be greater than 0"),
         ("dsr.scaling.rule=cubic", "dsr.scaling.rule: Input should be 'none', 'linear' or 'sqrt'"),

@@ -114,6 +114,7 @@ def test_fewer_devices_rehearse_on_the_largest_number_that_divides(mode, gpus, a
         (("weak", 5, 100), "batch of 120 samples is larger than the training set of 100; weak scaling fits at most 4"),
         (("strong", 12, 1000, 64, 5), "--devices 5 does not divide the 12 slots; 1, 2, 3, 4, 6, 12 do"),
         (("strong", 2, 1000, 64, 4), "--devices 4 is more than --gpus 2"),
+        (("strong", 2, 1000, 64, -1), "--devices -1: must be at least 1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_its_reason(arguments, message):

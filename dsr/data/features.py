@@ -106,8 +106,8 @@ class Features:
     @cached_property
     def scale(self) -> np.ndarray:
         """(variable) float32, physical units: what one unit of the network's output is worth."""
-        residual, high = self.statistics["residual"], self.statistics["high"]
-        stds = [(residual.get(v.name) or high[v.name])["std"] for v in self.high]
+        seen = {v.name for v in self.low}  # the base of any other target is its mean
+        stds = [self.statistics["residual" if v.name in seen else "high"][v.name]["std"] for v in self.high]
         return np.array([std or 1.0 for std in stds], np.float32)
 
     @cached_property

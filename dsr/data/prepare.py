@@ -61,17 +61,23 @@ def prepare_from_options(
     factor: int | None = None,
     gap: float | None = None,
     pairing: str | None = None,
-    split: str = "time",
+    split: str | None = None,
     root: Path | None = None,
 ) -> str:
     """`prepare` for the command line: a recipe's path, or the options that stand for one."""
     if recipe is not None:
-        if high or low or static or factor:
-            raise UserError(f"give either the recipe {recipe} or --high, --low, --static and --factor")
-        return prepare(load(recipe, root, gap or None), output, dry_run)
+        if high or low or static or factor or pairing or split:
+            raise UserError(
+                f"give either the recipe {recipe} or --high, --low, --static, --factor, --pairing and --split"
+            )
+        return prepare(load(recipe, root, gap), output, dry_run)
     if not high:
         raise UserError("give a recipe, or an archive with --high")
-    return prepare(Recipe.from_options(high, low, static, factor, gap or 0, pairing, split, root), output, dry_run)
+    if split == "region" and gap:
+        raise UserError("--gap is in hours, between splits by time; a recipe gives a region's gap, in high points")
+    return prepare(
+        Recipe.from_options(high, low, static, factor, gap or 0, pairing, split or "time", root), output, dry_run
+    )
 
 
 def _write(plan: _Plan, output: Path) -> None:

@@ -1,7 +1,6 @@
 """A recipe: which archives become a store, and how, as a JSON file that is checked key by key."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
+from dsr.config import read_json
 from dsr.data.source import Choice
 from dsr.errors import UserError
 
@@ -92,18 +92,11 @@ def load(path: Path, root: Path | None = None, gap_hours: float | None = None) -
 
     Raises UserError: no such file, not JSON, an unknown key (with the nearest valid one), a value of a wrong type.
     """
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must be a JSON object")
-    if gap_hours is not None:
-        value["splits"] = {**value.get("splits", {}), "gap_hours": gap_hours}
-    if isinstance(value.get("splits"), dict):
-        value["splits"] = {"by": "time", **value["splits"]}
+    value = read_json(path)
+    splits = value.get("splits", {})
+    if isinstance(splits, dict):
+        gap = {} if gap_hours is None else {"gap_hours": gap_hours}
+        value["splits"] = {"by": "time", **splits, **gap}
     return _checked(value, str(path)).model_copy(update={"root": root if root is not None else path.parent})
 
 

@@ -52,7 +52,7 @@ def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np
     boxes = _strips(shape, gap) if given == (None, None) else dict(zip(SPLITS[1:], given, strict=True))
     region, inner, outer = np.zeros(shape, np.int8), {}, {}
     for name, box in boxes.items():
-        if box is None or not (0 <= box[0] <= box[1] < shape[0] and 0 <= box[2] <= box[3] < shape[1]):
+        if box is None or not (0 <= box[0] < box[1] < shape[0] and 0 <= box[2] < box[3] < shape[1]):
             raise UserError(f"splits.{name}: {box} is no [first row, last row, first column, last column] in {shape}")
         inner[name] = (slice(box[0], box[1] + 1), slice(box[2], box[3] + 1))
         outer[name] = tuple(slice(max(0, s.start - gap), s.stop + gap) for s in inner[name])

@@ -418,8 +418,9 @@ def _create_field(group: Any, name: str, shape: tuple[int, ...], dimensions: tup
 def _tensorstore(path: Path | str, name: str) -> Any:
     import tensorstore as ts
 
-    kvstore = path if isinstance(path, str) else f"file://{Path(path).resolve()}"
-    return ts.open({"driver": "zarr3", "kvstore": f"{kvstore}/{name}/"}, read=True).result()
+    local = {"driver": "file", "path": f"{Path(path).resolve()}/{name}/"}  # not a URL: a name may hold # or %
+    kvstore = f"{path}/{name}/" if isinstance(path, str) else local
+    return ts.open({"driver": "zarr3", "kvstore": kvstore}, read=True).result()
 
 
 def _batches(array: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

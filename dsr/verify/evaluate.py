@@ -44,12 +44,15 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
         raise UserError(f"{folder.experiment}: dsr.data.store is not set: give the store with --data")
     opened = Store(store or own)
     _check_fits(opened, network.features, run)
+    try:
+        folder.report.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder.report}: cannot be written ({error.strerror})") from None
     result, example = score(opened, network, network.features, split)
     if network.description["fingerprint"] != opened.fingerprint:
         result["notes"].append(
             "This store is not the one that the network was trained on: its training split may differ."
         )
-    folder.report.mkdir(exist_ok=True)
     with whole_file(folder.report / "example.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **example)
     write_json(folder.report / "evaluation.json", result)

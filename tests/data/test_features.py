@@ -66,6 +66,8 @@ def test_the_base_is_bicubic_or_the_training_mean(store):
     np.testing.assert_allclose(
         features.scale, [store.statistics["residual"]["t"]["std"], store.statistics["high"]["p"]["std"]]
     )
+    unseen = Features.of(store, Data(low=["u"]))  # without t among its inputs
+    np.testing.assert_allclose(unseen.scale, [store.statistics["high"][name]["std"] for name in ("t", "p")])
 
 
 def test_a_window_is_a_crop(store):

@@ -245,6 +245,10 @@ def test_neither_or_both_of_recipe_and_options(tmp_path):
         prepare_from_options(recipe=None, output=tmp_path / "store")
     with pytest.raises(UserError, match="give either the recipe"):
         prepare_from_options(recipe=tmp_path / "r.json", output=tmp_path / "store", factor=4)
+    with pytest.raises(UserError, match="give either the recipe"):
+        prepare_from_options(recipe=tmp_path / "r.json", output=tmp_path / "store", split="region")
+    with pytest.raises(UserError, match="a region's gap, in high points"):
+        prepare_from_options(recipe=None, output=tmp_path / "store", high=["a.nc"], factor=4, split="region", gap=6)
     with pytest.raises(UserError, match="give the store to write"):
         prepare_from_options(recipe=None, output=None, high=["a.nc"], factor=4)
 

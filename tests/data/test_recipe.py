@@ -34,6 +34,7 @@ def test_a_recipe_is_read(tmp_path):
         ),
         ({"splits": {"gap_hour": 3}}, 'unknown key "splits.gap_hour"; did you mean "gap_hours"?'),
         ({"splits": {"by": "day"}}, "splits: input tag 'day'"),
+        ({"splits": 3}, "splits: input should be a valid dictionary"),
         ({"factor": "four"}, "factor: input should be a valid integer"),
         ({"factor": 0}, "factor: input should be greater than 0"),
         ({"high": {"files": "a.nc"}}, "high.files: input should be a valid list"),
@@ -47,10 +48,10 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
 
 
 def test_no_file_and_no_json(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "none.json")
     (tmp_path / "r.json").write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="not JSON, line 1"):
         load(tmp_path / "r.json")
 
 

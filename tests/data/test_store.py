@@ -88,7 +88,7 @@ def test_what_is_not_a_store_is_refused(tmp_path):
 
 
 def test_reading_gives_what_was_written(tmp_path):
-    store = write(tmp_path / "a.zarr")
+    store = write(tmp_path / "it's #1, 50%41?" / "a.zarr")
     given = layout()
     assert (store.high_variables, store.low_variables) == (given.high_variables, given.low_variables)
     assert (store.shape, store.low_shape, store.members) == ((4, 4), (2, 2), None)
