@@ -125,8 +125,8 @@ def plan(
 
 @main.command()
 @CONFIG
-@click.option("--gpus", type=int, default=1, show_default=True)
-@click.option("--mode", type=click.Choice(["sequential", "strong", "weak"]), default="strong", show_default=True)
+@click.option("--gpus", type=int, help="How many GPUs; by default 1.")
+@click.option("--mode", type=click.Choice(["sequential", "strong", "weak"]), help="By default strong.")
 @DATA
 @click.option("--run-dir", type=FILE, help="The run's folder; by default runs/CONFIG-MODE-GPUS.")
 @SET

@@ -98,7 +98,7 @@ class Budget(Section):
 class Data(Section):
     """What the network sees and learns. Names left out mean: all that the store has."""
 
-    store: str | None = Field(None, description="the store's path or URL; none: the built-in data")
+    store: str | None = Field(None, description="path (from where dsr is started) or URL; none: the built-in data")
     low: Names | None = Field(None, description="low-resolution variables that the network sees")
     high: Names | None = Field(None, description="high-resolution variables that it learns")
     static: list[str] | None = Field(None, description="static fields that it sees")

@@ -27,11 +27,11 @@ def examine() -> Any:
 
     found = environment(str(launch.find_devices()), launch.THREADS, "")
     backends = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available(), "mpi": dist.is_mpi_available()}
-    programs = ("ssh", "pdsh", "mpirun", "srun")
+    programs = launch.LAUNCHERS  # by the program that DeepSpeed looks for
     table = Table(show_header=False, box=None)
     table.add_row("devices", f"{found['devices']}; {found['processor']}; {launch.THREADS} thread a rank")
     table.add_row("backends", _yes_no(backends))
-    table.add_row("launchers", _yes_no({name: shutil.which(name) is not None for name in programs}))
+    table.add_row("launchers", _yes_no({name: shutil.which(program) is not None for name, program in programs.items()}))
     table.add_row("python", f"{platform.python_version()}, {found['system']}")
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
     for line in out_of_range():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from dsr import models
+from dsr.progress import bar
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -33,13 +33,9 @@ class Journal:
         if run is None:
             return
         run.rewind(first)
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from torch.utils.tensorboard import SummaryWriter
 
-        self.console = Console(file=sys.stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.progress = bar()
         self.task = self.progress.add_task("training", total=plan.updates, completed=first)
         self.board = SummaryWriter(str(run.folder), purge_step=first + 1)
         self._hyper_parameters(experiment)
@@ -96,8 +92,9 @@ class Journal:
             for variable, picture in validation.pictures(network):
                 self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
         self.board.flush()
-        text = ", ".join(f"{n} {r:.4g} {units[n]} (bicubic {skill.bicubic[n]:.4g})" for n, r in skill.rmse.items())
-        self.console.print(
+        beside = {name: f" (bicubic {rmse:.4g})" for name, rmse in skill.bicubic.items()}
+        text = ", ".join(f"{n} {r:.4g} {units[n]}{beside.get(n, '')}" for n, r in skill.rmse.items())
+        self.progress.console.print(
             f"update {done}/{self.plan.updates}: validation RMSE {text}", highlight=False, soft_wrap=True
         )
 

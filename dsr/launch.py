@@ -24,6 +24,7 @@ import psutil
 
 from dsr import run as runs
 from dsr import watch
+from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_json
 from dsr.scaling import deepspeed_config, make_plan
@@ -254,8 +255,8 @@ def start(
     overrides: tuple[str, ...],
     store: str | None,
     *,
-    mode: str,
-    gpus: int,
+    mode: str | None,
+    gpus: int | None,
     run_dir: Path | None,
     devices: int,
     strict: bool,
@@ -270,12 +271,15 @@ def start(
 ) -> int:
     """`dsr launch`: find the devices, plan, and launch or (`dry_run`) tell what would be. Returns the exit code.
 
-    With `resume` and no config the run's own experiment goes on.
+    With `resume` and no config the run's own experiment goes on, in its mode and, if none is given, on as many GPUs.
     """
     if resume and config is None:
         if run_dir is None:
             raise UserError("--resume needs --run-dir: which run is to go on")
-        config = runs.Run(run_dir).experiment
+        run = runs.Run(run_dir)
+        before, config = read_json(run.plan), run.experiment
+        mode, gpus = mode or before["mode"], gpus or before["gpus"]
+    mode, gpus = mode or "strong", 1 if gpus is None else gpus
     task = resolve(config, overrides, store)
     found = find_devices(hostfile, launcher, include, exclude, launcher_args)
     plan = plan_run(task.experiment, found, mode=mode, gpus=gpus, samples=task.samples, use=devices, strict=strict)
@@ -347,6 +351,7 @@ def launch(
         if not task.experiment.exact:
             why = "dsr.scaling.exact is off" if not task.experiment.zero_stage else "ZeRO shards the gradients"
             _say(f"not exact: {why}, so another number of GPUs gives other bits (and the same result but for rounding)")
+        run.set_status("running")  # first: what follows belongs to a run
         resolved = task.experiment.resolved()
         resolved["dsr"]["data"]["store"] = task.store
         write_json(run.experiment, resolved)
@@ -354,7 +359,6 @@ def launch(
         write_json(run.plan, dataclasses.asdict(plan))
         write_json(run.environment, runs.environment(str(used), THREADS, task.fingerprint))
         run.hostfile.write_text(hostfile(used))
-        run.set_status("running")
         for _ in range(PORT_TRIES):
             port = _free_port()
             code = _attempt(run, used, port, stop, grace)

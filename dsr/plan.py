@@ -13,7 +13,9 @@ def cells(task: Task, gpus: str) -> list[dict[str, Any]]:
     try:
         counts = [int(text) for text in gpus.split(",")]
     except ValueError:
-        raise UserError(f"--gpus {gpus}: write whole numbers with commas between, such as 1,2,4") from None
+        counts = [0]
+    if min(counts) < 1:
+        raise UserError(f"--gpus {gpus}: write positive whole numbers with commas between, such as 1,2,4")
     found = []
     for mode, count, cell in plan_cells(task.experiment, counts, task.samples):
         found.append(asdict(cell) if isinstance(cell, Plan) else {"mode": mode, "gpus": count, "reason": cell})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from dsr.data.domain import Domain
 from dsr.data.features import Features, positions
 from dsr.data.source import Archive, open_archive, static_fields, when
 from dsr.errors import UserError
+from dsr.progress import bar
 from dsr.run import read_model
 
 if TYPE_CHECKING:
@@ -112,20 +112,26 @@ def predict(
     members = None if features.ensemble else archive.members
     order = _order(archive)
     init_time, lead_time = archive.init_time[order], archive.lead_time[order]
-    with outputs.create(
-        output,
-        high,
-        features.high,
-        init_time,
-        lead_time,
-        period=_period(network, archive, order),
-        members=members,
-        calendar=archive.calendar,
-        attributes=_attributes(run, network, archive),
-    ) as arrays:
-        for i, frame in enumerate(_with_progress(order)):
+    with (
+        bar() as progress,
+        outputs.create(
+            output,
+            high,
+            features.high,
+            init_time,
+            lead_time,
+            period=_period(network, archive, order),
+            members=members,
+            calendar=archive.calendar,
+            attributes=_attributes(run, network, archive),
+        ) as arrays,
+    ):
+        task = progress.add_task("predict", total=len(order))
+        for i, frame in enumerate(order.tolist()):
             low = archive.read(frame)
             low = low if cells is None else grids.block_mean(low, cells, factor)
+            if features.ensemble and archive.members is None:
+                low = low[None]  # one forecast is its own control, and its own mean
             low = low[..., rows, columns] if members else low[None, ..., rows, columns]
             try:
                 fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
@@ -133,6 +139,7 @@ def predict(
                 raise UserError(f"{archive.name}, {when(archive.frames[frame])}: {error}") from None
             for variable, field in zip(features.high, fields.swapaxes(0, 1), strict=True):
                 arrays[variable.name][..., i, :, :] = field if members else field[0]
+            progress.advance(task)
     return _told(output, network, archive, high, factor)
 
 
@@ -140,10 +147,8 @@ def _open(inputs: list[str], network: Network) -> Archive:
     """The network's low variables, read as the training's recipe says and in the training's units."""
     features = network.features
     archive = open_archive(inputs, network.domain.choices("low", features.low), own_names=True)
-    if features.ensemble and archive.members is None:
-        raise UserError(
-            f"{archive.name}: a single forecast; the network was trained on the members of an ensemble and needs them"
-        )
+    if features.spread and archive.members is None:
+        raise UserError(f"{archive.name}: a single forecast; the network sees the spread of an ensemble's members")
     return archive
 
 
@@ -218,13 +223,6 @@ def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]
         "source": f"dsr {__version__}: network {name} of {run}, from {archive.name}",
         **({"comment": f"The network was trained on: {citation}"} if citation else {}),
     }
-
-
-def _with_progress(order: np.ndarray) -> Iterable[int]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(order.tolist(), "predict", console=Console(stderr=True), transient=True)
 
 
 def _told(output: Path, network: Network, archive: Archive, high: Any, factor: int) -> str:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from dsr import engine, models, watch
 from dsr.config import Experiment, validate
+from dsr.data import grid as grids
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.store import Store
@@ -24,7 +25,6 @@ from dsr.errors import UserError
 from dsr.journal import Journal
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Plan, deepspeed_config
-from dsr.verify.metrics import cell_areas
 from dsr.verify.validation import Skill, Validation
 
 NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
@@ -84,7 +84,7 @@ def train(run: Run | None, device: torch.device) -> None:
     torch.manual_seed(settings.seed)
     network = models.build(settings.model, features).to(device)
     deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
-    validation = Validation(store, features, settings.data, plan.micro_batch, cell_areas(store.grid("high")))
+    validation = Validation(store, features, settings.data, plan.micro_batch, grids.area(store.grid("high")))
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")

@@ -77,17 +77,17 @@ def spacing(coordinate: np.ndarray) -> float:
 
 
 def area(grid: Any) -> np.ndarray:
-    """(y, x) float64: the relative area of each cell on the earth, with mean 1."""
+    """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""
     mapping = crs(grid)
-    if mapping is None:
-        edges = np.sin(np.deg2rad(np.clip(_edges(grid["y"].values), -90, 90)))
-        cells = np.abs(np.diff(edges))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
-    else:
+    y, x = _edges(grid["y"].values), _edges(grid["x"].values)
+    if mapping is None and str(grid["y"].attrs.get("units", "")).startswith("degree"):
+        y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
+    cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
+    if mapping is not None:
         from pyproj import Proj
 
-        scale = Proj(_projection(mapping)).get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
-        flat = np.abs(np.diff(_edges(grid["y"].values)))[:, None] * np.abs(np.diff(_edges(grid["x"].values)))
-        cells = flat / scale
+        projection = Proj(_projection(mapping))
+        cells = cells / projection.get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
     return cells / cells.mean()
 
 

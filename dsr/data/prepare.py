@@ -14,6 +14,7 @@ from dsr.data.source import Archive, open_archive, static_fields, when
 from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout, Writer
 from dsr.errors import UserError
+from dsr.progress import bar
 
 
 @dataclass
@@ -87,7 +88,7 @@ def _write(plan: _Plan, output: Path) -> None:
         getattr(writer, part)[row] = field
         missing[part] += int(np.isnan(field).sum())
 
-    with Writer(output, layout) as writer, _progress() as progress:
+    with Writer(output, layout) as writer, bar() as progress:
         for row, frame in enumerate(progress.track(plan.high_frames, description="high")):
             field = plan.high.read(frame)
             put("high", row, field[:, *plan.high_cut])
@@ -292,11 +293,3 @@ def _told(plan: _Plan) -> str:
         *(f"note   {problem}" for problem in layout.provenance["problems"]),
     ]
     return "\n".join(lines)
-
-
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)

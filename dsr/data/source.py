@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -409,10 +410,9 @@ def _fetched(system: Any, path: str) -> str:
     return str(copy)
 
 
-def _copies(holder: list[tempfile.TemporaryDirectory] = []) -> tempfile.TemporaryDirectory:  # noqa: B006
-    if not holder:
-        holder.append(tempfile.TemporaryDirectory(prefix="dsr-"))
-    return holder[0]
+@cache
+def _copies() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="dsr-")
 
 
 def _first_line(error: BaseException) -> str:

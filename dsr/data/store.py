@@ -291,6 +291,10 @@ class Store:
         """
         return self.attributes["statistics"]
 
+    def low_static(self, name: str) -> np.ndarray | None:
+        """(y, x) a static field on the low grid, or None where there is none of that name."""
+        return self._array(f"low/static_{name}") if self.has(f"low/static_{name}") else None
+
     def samples(self, split: str) -> np.ndarray:
         """(n) int64: the low samples of a split. Split by region, every sample stands in every split."""
         if self.region is not None:

@@ -103,9 +103,11 @@ class Baselines:
         return result
 
     def _start(self, batch: Batch) -> np.ndarray:
-        """What ridge regression departs from: bicubic + bias, or the mean where the low data lack the variable."""
+        """What ridge regression departs from: bicubic + bias, or the mean where the network sees no such low field."""
+        names = {v.name for v in self.features.low}
+        seen = [i for i in self.shared if self.features.high[i].name in names]
         start = np.repeat(self.mean[None], len(batch.low), 0)
-        start[:, self.shared] = (self._interpolate(batch.low, "bicubic") + self.mean_error)[:, self.shared]
+        start[:, seen] = (self._interpolate(batch.low, "bicubic") + self.mean_error)[:, seen]
         return start
 
     def _departures(self, store: Store, split: str) -> Pairs:
@@ -136,13 +138,13 @@ class Baselines:
         self.lapse_rates: dict[int, float] = {}
         temperatures = [i for i in self.shared if _is_temperature(self.features.high[i])]
         heights = [i for i, v in enumerate(store.static_variables) if _is_topography(v)]
-        low = f"low/static_{store.static_variables[heights[0]].name}" if heights else ""
+        low = store.low_static(store.static_variables[heights[0]].name) if heights else None
         if not temperatures:
             self.omitted["elevation"] = "no target in the low data is a temperature"
-        elif not heights or not store.has(low):
+        elif low is None:
             self.omitted["elevation"] = "the store lacks the topography of both grids"
         else:
-            missed = store.static[heights[0]] - self.interpolations["bicubic"](store._array(low))
+            missed = store.static[heights[0]] - self.interpolations["bicubic"](low)
             self.height = np.nan_to_num(missed)
             for i in temperatures:
                 good = store.mask("train") & np.isfinite(self.cell_error[i])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data import grid as grids
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
+from dsr.progress import bar
 from dsr.run import Run
 from dsr.verify import metrics
 from dsr.verify.baselines import Baselines, Batch, batches
@@ -95,10 +96,10 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     names = [v.name for v in features.high]
     inside = store.mask(split)
     spacing = metrics.spacing_km(store.grid("high"))
-    area = metrics.cell_areas(store.grid("high")) * inside
+    area = grids.area(store.grid("high")) * inside
     pictured = np.unique(np.linspace(0, len(samples) - 1, PICTURED).round().astype(int))
     parts, closer, done = [], [], 0
-    with _progress() as progress:
+    with bar() as progress:
         total = 2 * len(store.samples("train")) + len(store.samples("validation"))
         fitting = progress.add_task("fitting baselines", total=total)
         baselines = Baselines(store, features, lambda count: progress.advance(fitting, count))
@@ -276,12 +277,3 @@ def _mean(values: list[Any]) -> Any:
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)

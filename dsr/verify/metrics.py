@@ -8,16 +8,6 @@ POOLED = ("rmse", "mae", "bias", "correlation", "anomaly_correlation")
 KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 
 
-def cell_areas(grid: Any) -> np.ndarray:
-    """(Y, X) float64, relative cell areas with mean 1, of a store's grid (`Store.grid`).
-
-    Cosine of latitude where y is in degrees (also of a rotated pole: turning the sphere keeps areas), else uniform.
-    """
-    y = grid["y"].values
-    areas = np.cos(np.deg2rad(y)) if _in_degrees(grid) else np.ones(len(y))
-    return np.repeat((areas / areas.mean())[:, None], grid.sizes["x"], axis=1)
-
-
 def spacing_km(grid: Any) -> tuple[float, float]:
     """Cell size (dy, dx) in km; where x is in degrees, at the domain's mean latitude."""
     dy, dx = (float(np.abs(np.diff(grid[name].values)).mean()) for name in ("y", "x"))

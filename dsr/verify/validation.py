@@ -24,13 +24,13 @@ class Skill:
     """What one validation found."""
 
     rmse: dict[str, float]  # per variable, physical units
-    bicubic: dict[str, float]  # the same of the base, which is bicubic where the low data have the variable
+    bicubic: dict[str, float]  # the same of bicubic interpolation, for the variables that the low data have
     score: float  # mean over variables of RMSE / scale: the smaller the better
 
     @property
     def skill(self) -> dict[str, float]:
         """1 - RMSE / RMSE of bicubic, per variable."""
-        return {name: 1 - self.rmse[name] / self.bicubic[name] for name in self.rmse if self.bicubic[name] > 0}
+        return {name: 1 - self.rmse[name] / self.bicubic[name] for name in self.bicubic if self.bicubic[name] > 0}
 
 
 class Validation:
@@ -63,9 +63,11 @@ class Validation:
         if not weight.all():
             raise UserError(f"the validation split has no value of {names[int(np.argmin(weight))]} to score")
         rmse = np.sqrt(error / weight)
+        bicubic = np.sqrt(base / np.maximum(weight, 1e-300)).tolist()
+        seen = {v.name for v in self.features.low}
         return Skill(
             rmse=dict(zip(names, rmse.tolist(), strict=True)),
-            bicubic=dict(zip(names, np.sqrt(base / weight).tolist(), strict=True)),
+            bicubic={name: value for name, value in zip(names, bicubic, strict=True) if name in seen},
             score=float(np.mean(rmse / self.features.scale)),
         )
 

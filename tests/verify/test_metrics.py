@@ -25,14 +25,6 @@ def pooled(prediction: np.ndarray, truth: np.ndarray, weights: np.ndarray, mean:
     return {str(name): values.item() for name, values in found.data_vars.items()}
 
 
-def test_cell_areas_follow_the_cosine_of_latitude_and_are_uniform_in_metres():
-    y = np.array([0.0, 60.0])
-    degrees = xr.Dataset(coords={"y": ("y", y, {"units": "degrees_north"}), "x": ("x", np.arange(3.0))})
-    assert np.allclose(metrics.cell_areas(degrees), [[4 / 3] * 3, [2 / 3] * 3])
-    metres = xr.Dataset(coords={"y": ("y", y, {"units": "m"}), "x": ("x", np.arange(3.0))})
-    assert np.allclose(metrics.cell_areas(metres), 1)
-
-
 def test_rmse_is_the_root_of_the_pooled_mean_square_with_weights():
     truth = np.zeros((2, 1, 2))
     found = pooled(np.array([[[3.0, 0.0]], [[-1.0, 4.0]]]), truth, np.array([[3.0, 1.0]]))
