@@ -58,6 +58,8 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
         (["launch", "--gpus", "4", "--devices", "3"], "--devices 3 does not divide the 8 slots"),
         (["launch", "--gpus", "0"], "--gpus 0: must be at least 1"),
         (["launch", "--set", 'dsr.data.low=["q"]'], "no variable q there; the store has t, u"),
+        (["plan", "--gpus", "2,0"], "write positive whole numbers"),
+        (["launch", "--resume"], "--resume needs --run-dir"),
         (["evaluate", "nowhere"], "no trained network there"),
         (["data", "prepare", "--high", "nowhere.nc"], "-o STORE is missing"),
     ],
@@ -65,9 +67,10 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
 def test_what_is_wrong_is_told_in_two_lines_and_nothing_is_written(
     arguments: list[str], told: str, tiny_store: Path, tmp_path: Path
 ) -> None:
-    if arguments[0] == "launch":
-        given = ["--run-dir", str(tmp_path / "run"), *FITTING]
-        arguments = [*arguments, *given, *(["--data", str(tiny_store)] if "--data" not in arguments else [])]
+    if arguments[0] in ("launch", "plan"):
+        arguments = [*arguments, *FITTING, *(["--data", str(tiny_store)] if "--data" not in arguments else [])]
+    if arguments[0] == "launch" and "--resume" not in arguments:
+        arguments = [*arguments, "--run-dir", str(tmp_path / "run")]
     answer = dsr(*arguments)
     assert answer.returncode == 2, answer.stdout + answer.stderr
     assert told in answer.stderr

@@ -111,6 +111,9 @@ def test_a_stopped_run_resumes_on_other_gpus_to_the_same_bits(run: Path, store: 
     other = dsr("launch", "--resume", "--gpus", "1", *given, "--set", "dsr.seed=2")
     assert other.returncode == 2
     assert "dsr.seed is not as in" in other.stderr
+    weak = dsr("launch", "--resume", "--mode", "weak", "--gpus", "2", *given)
+    assert weak.returncode == 2
+    assert "mode" in weak.stderr
 
     answer = dsr("launch", "--resume", "--gpus", "1", "--run-dir", str(folder))
     assert answer.returncode == 0, answer.stderr

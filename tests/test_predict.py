@@ -90,9 +90,11 @@ def write_store(path: Path, projected: bool, members: int | None, high: tuple[Va
     return Store(path)
 
 
-def untrained(folder: Path, store: Store, extras: tuple[str, ...] = (), **settings: Any) -> Path:
+def untrained(
+    folder: Path, store: Store, extras: tuple[str, ...] = (), seen: Any = "mean_spread", **settings: Any
+) -> Path:
     """A run that was never trained: its network has random weights, and departs from bicubic by about a tenth."""
-    features, domain = Features.of(store, Data(extras=list(extras))), Domain.of(store)
+    features, domain = Features.of(store, Data(extras=list(extras), members=seen)), Domain.of(store)
     model = Model(name="deepdownscale", width=8, blocks=1, **settings)
     torch.manual_seed(0)
     network = models.build(model, features)
@@ -246,6 +248,14 @@ def test_an_ensemble_enters_together_where_the_network_was_trained_on_one(make_r
     single = write_forecast(tmp_path / "single.nc", plane(6, 4))
     with pytest.raises(UserError, match="a single forecast"):
         predict.predict(run, [str(single)], tmp_path / "single_high.nc")
+
+
+@pytest.mark.parametrize("seen", ["control", "mean"])
+def test_a_single_forecast_is_its_own_control_and_mean(make_run, tmp_path, seen):
+    run = make_run(members=3, seen=seen)
+    single = write_forecast(tmp_path / "single.nc", plane(6, 4))
+    predict.predict(run, [str(single)], tmp_path / "high.nc")
+    assert np.isfinite(opened(tmp_path / "high.nc")["t"]).all()
 
 
 def test_any_other_network_predicts_every_member(make_run, tmp_path):
