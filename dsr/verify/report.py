@@ -88,9 +88,9 @@ def _page(
     curve = picture(
         plots.training(records),
         "training.png",
-        "Left: the loss that is minimised, in normalised units. Right: RMSE on the validation split relative to the "
-        "network's starting point (bicubic interpolation where the low-resolution data have the variable, else the "
-        "training mean); below the dashed line the network has learned something.",
+        "Left: the loss that is minimised, in normalised units. Right: RMSE on the validation split relative to "
+        "bicubic interpolation, from which the network starts (where the low-resolution data lack the variable, to "
+        "the first validation); below the dashed line the network has learned something.",
     )
     if curve:
         sections.append(f"<section><h2>Training</h2>{curve}</section>")
