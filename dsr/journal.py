@@ -25,7 +25,7 @@ class Journal:
     """Writes for rank 0 (`run` given) and is silent on the others. The x axis is the update."""
 
     def __init__(self, run: Run | None, experiment: Experiment, plan: Plan, features: Features, first: int):
-        self.run, self.plan, self.features, self.first = run, plan, features, first
+        self.run, self.plan, self.features = run, plan, features
         self.every = experiment.dsr.log.every
         self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
         self.pictured = first  # the update of the last pictures

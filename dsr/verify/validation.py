@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from dsr.data.features import Features
 from dsr.data.store import Store
-from dsr.data.stream import Stream
+from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
 from dsr.journal import picture
 from dsr.reduce import gather_ordered, shares
@@ -44,20 +44,18 @@ class Validation:
     @torch.no_grad()
     def measure(self, network: torch.nn.Module, device: torch.device) -> Skill:
         """Run the network over the split; every rank must call it. Sums are taken in sample order in float64."""
-        network.eval()
         count = self.stream.count
         starts = list(range(0, count, self.batch))
         mine = shares(len(starts), dist.get_world_size())[dist.get_rank()]
         rows = []
         for start in (starts[i] for i in mine):
             samples = np.arange(start, min(start + self.batch, count))
-            rows.append(self._errors(network, samples, device))
+            rows.append(self._errors(network, samples))
         variables = len(self.features.high)
         own = np.concatenate(rows) if rows else np.zeros((0, variables, 3))
         tensor = torch.from_numpy(own).to(device)
         first = starts[mine.start] if len(mine) else 0
         whole = gather_ordered(tensor, first, count).cpu().numpy()
-        network.train()
         error, base, weight = np.add.accumulate(whole, axis=0)[-1].T  # one after the other: a fixed order
         names = [v.name for v in self.features.high]
         if not weight.all():
@@ -74,27 +72,27 @@ class Validation:
     @torch.no_grad()
     def pictures(self, network: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
         """(variable, (height, width, 3) uint8): low, bicubic, network and truth of the first sample."""
-        batch = self.stream.read(0, np.zeros(1, np.int64))
-        parameter = next(network.parameters())
-        network.eval()
-        output = network(torch.from_numpy(batch.inputs).to(parameter.device, parameter.dtype)).float().cpu().numpy()
-        network.train()
-        predicted = self.features.physical(batch.base, output)[0]
-        truth = batch.base + self.features.scale[:, None, None] * batch.target
-        truth = np.where(batch.mask > 0, truth, np.nan)[0]
+        batch, predicted, truth = self._predict(network, np.zeros(1, np.int64))
+        truth = np.where(batch.mask > 0, truth, np.nan)
         nearest = self.stream.nearest(0)
         for i, variable in enumerate(self.features.high):
             panels = {"low": nearest[variable.name]} if variable.name in nearest else {}
-            panels |= {"bicubic": batch.base[0, i], "network": predicted[i], "truth": truth[i]}
+            panels |= {"bicubic": batch.base[0, i], "network": predicted[0, i], "truth": truth[0, i]}
             yield variable.name, picture(panels, f"{variable.name} ({variable.units})")
 
-    def _errors(self, network: torch.nn.Module, samples: np.ndarray, device: torch.device) -> np.ndarray:
-        """(n, variable, 3) float64: weighted squared errors of network and base, and the weights."""
+    def _predict(self, network: torch.nn.Module, samples: np.ndarray) -> tuple[Batch, np.ndarray, np.ndarray]:
+        """The samples' batch, and prediction and truth in physical units, both (n, variable, Y, X)."""
         batch = self.stream.read(0, samples)
-        dtype = next(network.parameters()).dtype
-        output = network(torch.from_numpy(batch.inputs).to(device, dtype)).float().cpu().numpy()
+        parameter = next(network.parameters())
+        network.eval()  # training takes it back at its next update
+        output = network(torch.from_numpy(batch.inputs).to(parameter.device, parameter.dtype)).float().cpu().numpy()
         truth = batch.base + self.features.scale[:, None, None] * batch.target
+        return batch, self.features.physical(batch.base, output), truth
+
+    def _errors(self, network: torch.nn.Module, samples: np.ndarray) -> np.ndarray:
+        """(n, variable, 3) float64: weighted squared errors of network and base, and the weights."""
+        batch, predicted, truth = self._predict(network, samples)
         weight = batch.mask * self.weights
-        fields = self.features.physical(batch.base, output), self.features.clip(batch.base.copy())
+        fields = predicted, self.features.clip(batch.base.copy())
         errors = [(weight * (field - truth) ** 2).sum((2, 3)) for field in fields]
         return np.stack([*errors, weight.sum((2, 3))], -1)
