@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from dsr.reduce import SlotTree, clip_, gather_ordered
+from dsr.reduce import SlotSum, gather_ordered, norm
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -34,12 +36,24 @@ def start(timeout_seconds: float = 1800) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if not cuda:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        _keep_memory()
     backend = "nccl" if cuda else "gloo"
     deepspeed.init_distributed(dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     return device
+
+
+BUCKET = 2**18  # elements: gradients are summed, and sent, in buckets of at least as many
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory: slots' gradients come and go, and fresh pages cost more than adding them up."""
+    with contextlib.suppress(AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def build(
@@ -59,6 +73,10 @@ def build(
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
     engine.allreduce_gradients = reduction.reduce
+    engine.zero_grad = reduction.zero_grad  # DeepSpeed's walks through all modules in every update
+    if not (engine.flops_profiler_enabled() or engine.wall_clock_breakdown()):
+        engine.module_forward_pre_hook.remove()  # they only serve those two, fp16 and ZeRO 3
+        engine.module_forward_post_hook.remove()
     return engine, reduction
 
 
@@ -66,57 +84,94 @@ def build(
 class Totals:
     """What an update's reduction tells, the same on every rank."""
 
-    losses: torch.Tensor  # (slot) float32
+    losses: list[float]  # by slot
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
+    slot_norms: list[float] | None = None  # the squared norm of each slot's own gradient, where it was measured
 
 
-@dataclass
 class ExactReduction:
-    """Gradients, the slots' losses and the wish to stop go through the slot tree as one message."""
+    """Gradients, the slots' losses and norms, and the wish to stop, go through the slot tree.
 
-    engine: Any
-    parameters: list[torch.nn.Parameter]
-    slots: int
-    clipping: float
-    scale_by_accumulation = False  # the tree divides once, at the end
-    tree: SlotTree = field(init=False)
-    totals: Totals = field(init=False)
-    notes: torch.Tensor = field(init=False)
+    Parameters are dealt to buckets from the last to the first, as backward reaches them; all but the last bucket are
+    taken in while backward goes on. The last one carries the notes: losses and squared norms by slot, and the wish.
+    """
 
-    def __post_init__(self) -> None:
-        self.tree = SlotTree(self.slots, dist.get_rank(), dist.get_world_size())
+    def __init__(self, engine: Any, parameters: list[torch.nn.Parameter], slots: int, clipping: float):
+        self.engine, self.slots, self.clipping = engine, slots, clipping
+        self.parameters = parameters
+        self.buckets: list[list[torch.nn.Parameter]] = [[]]
+        for parameter in reversed(parameters):
+            if sum(p.numel() for p in self.buckets[-1]) >= BUCKET:
+                self.buckets.append([])
+            self.buckets[-1].append(parameter)
+        sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
+        sizes[-1].append(2 * slots + 1)  # the notes
+        self.sum = SlotSum(sizes, slots, parameters[0].device)
+        self.measuring = True  # each slot's own norm too: a few percent of a small network's time
+        for number, bucket in enumerate(self.buckets[:-1]):
+            for parameter in bucket:
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._is_ready(number))
+        self._begin()
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember what travels with the slot's gradients; call before its backward."""
-        self.notes = torch.zeros(self.slots + 1, device=loss.device)
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
+        self.slot, self.notes = slot, torch.zeros(2 * self.slots + 1, device=loss.device)
         self.notes[slot] = loss.detach()
         self.notes[-1] = float(stop)
+        return loss / self.slots
 
     @torch.no_grad()
     def reduce(self, bucket_size: int | None = None) -> None:
-        """Take in one slot's gradients; at the accumulation boundary replace them by the mean over all slots."""
-        gradients = []
-        for parameter in self.parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            gradients.append(gradient.float())  # the tree adds in float32
-            parameter.grad = None
-        self.tree.push([*gradients, self.notes])
+        """Take in what is left of a slot; at the accumulation boundary replace the gradients by their sum."""
+        while self.next < len(self.buckets):
+            self._push()
+        self._begin()
         if not self.engine.is_gradient_accumulation_boundary():
             return
-        total = self.tree.total()
-        mean, notes = total[: -self.slots - 1].div_(self.slots), total[-self.slots - 1 :]
-        norm = clip_(mean, self.clipping)
-        self.totals = Totals(notes[:-1].clone(), norm.item(), notes[-1].item() > 0)
-        start = 0
-        for parameter in self.parameters:
-            part = mean[start : start + parameter.numel()]
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
-            start += parameter.numel()
+        sums = self.sum.finish()
+        notes = sums[-1].pop()
+        gradients = [gradient for bucket in sums for gradient in bucket]
+        total = norm(gradients).item()
+        if 0 < self.clipping < total:
+            torch._foreach_mul_(gradients, self.clipping / (total + 1e-6))
+        for bucket, parts in zip(self.buckets, sums, strict=True):
+            for parameter, part in zip(bucket, parts, strict=True):
+                parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
+        values = notes.tolist()
+        norms = [value * self.slots**2 for value in values[self.slots : -1]] if self.measuring else None
+        self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         return self.totals
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _begin(self) -> None:
+        self.next, self.waiting = 0, [len(bucket) for bucket in self.buckets]
+
+    @torch.no_grad()
+    def _is_ready(self, bucket: int) -> None:
+        """Called by backward for each parameter outside the last bucket. All ranks take buckets in the same order."""
+        self.waiting[bucket] -= 1
+        while self.next < len(self.buckets) - 1 and self.waiting[self.next] == 0:
+            self._push()
+
+    def _push(self) -> None:
+        bucket, gradients = self.buckets[self.next], []
+        for parameter in bucket:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(gradient.float().contiguous())  # the tree adds in float32
+            parameter.grad = None
+        if self.measuring:
+            self.notes[self.slots + self.slot] += norm(gradients).square()
+        if self.next == len(self.buckets) - 1:
+            gradients.append(self.notes)
+        self.sum.push(self.next, gradients)
+        self.next += 1
 
 
 @dataclass
@@ -125,23 +180,24 @@ class StockReduction:
 
     engine: Any
     slots: int
-    scale_by_accumulation = True
+    measuring: bool = False  # slots' own norms: only the exact reduction has them at hand
     notes: list[torch.Tensor] = field(default_factory=list)
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember a slot's loss, and whether this rank was asked to stop."""
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember a slot's loss, and whether this rank was asked to stop; returns the slot's share of the loss."""
         self.notes.append(torch.stack([loss.detach().float(), loss.new_tensor(float(stop), dtype=torch.float32)]))
+        return loss / self.engine.gradient_accumulation_steps()
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         rows = torch.stack(self.notes)
         self.notes = []
         whole = gather_ordered(rows, dist.get_rank() * len(rows), self.slots)
-        norm = None
+        total = None
         if self.engine.zero_optimization_stage() == 0:
             gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients).item()
-        return Totals(whole[:, 0], norm, bool(whole[:, 1].any()))
+            total = norm(gradients).item()
+        return Totals(whole[:, 0].tolist(), total, bool(whole[:, 1].any()))
 
 
 Reduction = ExactReduction | StockReduction
@@ -228,6 +284,11 @@ def broadcast_state(state: State | None, device: torch.device) -> State | None:
             dist.broadcast(tensor, src=0)
             tensors.setdefault(group, {})[name] = tensor.cpu()
     return tensors, values
+
+
+def generator(device: torch.device) -> torch.Generator:
+    """The source of all randomness on a device; torch.manual_seed, which seeds every kind there is, takes longer."""
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
 
 
 def gather_marks(mark: str) -> list[str]:
