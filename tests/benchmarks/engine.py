@@ -81,8 +81,7 @@ def measure(device: str, ranks: int, net: str, accumulation: int) -> dict[str, l
 
 
 def _measure(folder: Path, net: str, accumulation: int, device_name: str) -> None:
-    if device_name == "cuda":
-        os.environ.pop("DS_ACCELERATOR")
+    os.environ["DS_ACCELERATOR"] = device_name
     device = engine.start()
     makers = {"ours": ours, "stock": stock, "peer": peer, "fused": functools.partial(peer, fused=True)}
     updates = {name: make(net, accumulation, device) for name, make in makers.items()}
