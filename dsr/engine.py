@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from dsr import optim
 from dsr.reduce import SlotTree, clip_, gather_ordered
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def build(
 
     passed = {key: value for key, value in config.items() if key != "dsr"}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, config=passed)
+    own, optimizer = experiment.dsr.optimizer, None
+    if own:
+        optimizer = optim.build(own.type, parameters, passed.pop("optimizer")["params"], own.trust)
+    engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, optimizer=optimizer, config=passed)
     if not experiment.exact:
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)

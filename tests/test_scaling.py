@@ -15,6 +15,8 @@ from dsr.scaling import deepspeed_config, make_plan, plan_cells
 def experiment(**change):
     """Micro-batch 2, 12 slots, a rate of 0.1, 10 epochs, warm-up of 5."""
     dsr = {"budget": change.pop("budget", {"epochs": 10}), "scaling": change.pop("scaling", {})}
+    if "own" in change:
+        dsr["optimizer"] = {"type": change.pop("own")}
     values = {
         "train_micro_batch_size_per_gpu": 2,
         "gradient_accumulation_steps": 12,
@@ -42,10 +44,12 @@ def test_sequential_by_hand():
         "base_learning_rate": 0.1,
         "learning_rate": 0.1,
         "rule": "none",
+        "optimizer": {},
         "warmup_updates": 0,
         "samples": 1000,
         "updates_per_epoch": 41,  # 1000 / 24 = 41.67
         "updates": 410,
+        "sequential_updates": 410,
         "scheduler": None,
     }
 
@@ -75,6 +79,66 @@ def test_the_rules_at_nine_gpus(rule, rate, warmup):
     found = plan("weak", 9, scaling={"rule": rule})
     assert found.learning_rate == pytest.approx(rate)
     assert (found.updates_per_epoch, found.warmup_updates) == (4, warmup)  # 1000 / 216 = 4.6
+
+
+ADAM = {"type": "Adam", "params": {"lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-6}}
+
+
+def test_adam_sde_at_four_gpus():
+    found = plan("weak", 4, scaling={"rule": "adam-sde"}, optimizer=ADAM)
+    assert found.learning_rate == 0.2  # 0.1 sqrt(4)
+    assert found.optimizer == {"betas": [0.6, 0.96], "eps": 5e-7}  # 1 - 4 (1 - 0.9), 1 - 4 (1 - 0.99), 1e-6 / sqrt(4)
+    assert (found.rule, found.warmup_updates) == ("adam-sde", 50)  # 5 (1000 // 96)
+
+
+def test_adam_sde_reads_deepspeeds_defaults():
+    found = plan("weak", 9, scaling={"rule": "adam-sde"}, optimizer={"type": "AdamW", "params": {"lr": 0.1}})
+    assert found.learning_rate == pytest.approx(0.3)
+    assert found.optimizer["betas"] == [0.1, 0.991]  # 1 - 9 x 0.1, 1 - 9 x 0.001
+    assert found.optimizer["eps"] == pytest.approx(1e-8 / 3)
+
+
+def test_adascale_keeps_the_sequential_rate_and_schedule_for_its_gain():
+    found = plan("weak", 4, scaling={"rule": "adascale"}, scheduler=COSINE)
+    assert (found.learning_rate, found.warmup_updates, found.optimizer) == (0.1, 0, {})
+    assert found.scheduler == COSINE  # in sequential updates: it is read at the progress
+    assert (found.updates, found.sequential_updates) == (100, 410)  # 10 (1000 // 96), 10 (1000 // 24)
+
+
+@pytest.mark.parametrize("rule", ["none", "linear", "sqrt", "adascale", "adam-sde"])
+def test_every_rule_at_equal_epochs_and_at_equal_updates(rule):
+    optimizer = {"optimizer": ADAM} if rule == "adam-sde" else {}
+    epochs = plan("weak", 8, scaling={"rule": rule}, **optimizer)
+    assert (epochs.updates, epochs.sequential_updates, epochs.rule) == (50, 410, rule)  # 10 (1000 // 192)
+    updates = plan("weak", 8, scaling={"rule": rule}, budget={"updates": 410}, **optimizer)
+    assert (updates.updates, updates.sequential_updates) == (410, 410)
+    assert updates.learning_rate == epochs.learning_rate and updates.optimizer == epochs.optimizer
+    warm = {"none": 0, "adascale": 0}.get(rule, 25)  # 5 (1000 // 192)
+    assert updates.warmup_updates == epochs.warmup_updates == warm
+    strong = plan("strong", 4, scaling={"rule": rule}, **optimizer)
+    assert (strong.rule, strong.learning_rate, strong.optimizer) == ("none", 0.1, {})
+
+
+@pytest.mark.parametrize(
+    ("rule", "gpus", "change", "message"),
+    [
+        ("adam-sde", 10, {"optimizer": ADAM}, "makes beta1 1 - 10 x (1 - 0.9) = 0 at 10 GPUs, and it must stay above"),
+        ("adam-sde", 10, {"optimizer": ADAM}, "the rule reaches to 9 GPUs here"),
+        ("adam-sde", 4, {"optimizer": {"type": "Adam", "params": {"lr": 1.0, "betas": [0.99, 0.7]}}},
+         "makes beta2 1 - 4 x (1 - 0.7) = -0.2 at 4 GPUs, and it must stay above 0; the rule reaches to 3 GPUs here"),
+        ("adam-sde", 2, {}, "adam-sde is for Adam and AdamW, not for SGD"),
+        ("adascale", 2, {"optimizer": ADAM}, "adascale is for SGD, not for Adam"),
+        ("adascale", 2, {"scaling": {"exact": False}}, "cannot here: dsr.scaling.exact is off"),
+        ("adascale", 2, {"zero_optimization": {"stage": 1}}, "cannot here: ZeRO shards the gradients"),
+        ("adascale", 2, {"own": "LARS"}, "adascale is for SGD, not for LARS"),
+        ("adam-sde", 2, {"own": "LAMB", "optimizer": ADAM}, "adam-sde is for Adam and AdamW, not for LAMB"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_does_not_apply_is_refused_with_its_reason(rule, gpus, change, message):
+    scaling = {"rule": rule, **change.pop("scaling", {})}
+    with pytest.raises(UserError) as caught:
+        plan("weak", gpus, scaling=scaling, **change)
+    assert message in str(caught.value)
 
 
 def test_an_update_budget_is_the_same_in_every_mode():
@@ -251,6 +315,19 @@ def test_stock_clipping_stays_with_deepspeed():
     given = experiment(gradient_clipping=0.5, scaling={"exact": False})
     part = deepspeed_config(given, make_plan(given, mode="strong", gpus=4, samples=1000, available=4))
     assert part["gradient_clipping"] == 0.5 and "gradient_clipping" not in part["dsr"]["changed"]
+
+
+def test_what_a_rule_or_an_own_optimizer_changes_is_written_and_said():
+    given = experiment(optimizer=ADAM, scaling={"rule": "adam-sde", "warmup_epochs": 0})
+    part = deepspeed_config(given, make_plan(given, mode="weak", gpus=4, samples=1000, available=4))
+    expected = {"lr": 0.2, "betas": [0.6, 0.96], "eps": 5e-7, "torch_adam": True}
+    assert part["optimizer"] == {"type": "Adam", "params": expected}
+    named = {"optimizer.params.lr", "optimizer.params.betas", "optimizer.params.eps"}
+    assert named <= set(part["dsr"]["changed"])
+    given = experiment(optimizer=ADAM, own="LAMB")
+    part = deepspeed_config(given, make_plan(given, mode="strong", gpus=4, samples=1000, available=4))
+    assert part["optimizer"] == ADAM
+    assert part["dsr"]["changed"]["optimizer.type"].startswith("LAMB of dsr.optim")
 
 
 def test_adam_is_torchs_unless_the_user_says_otherwise():
