@@ -73,6 +73,7 @@ class Totals:
     losses: torch.Tensor  # (slot) float32
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
+    slot_norms: torch.Tensor | None = None  # (slot) float32: of each slot's gradient; None where they are not at hand
 
 
 @dataclass
@@ -93,7 +94,7 @@ class ExactReduction:
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
         """Remember what travels with the slot's gradients; call before its backward."""
-        self.notes = torch.zeros(self.slots + 1, device=loss.device)
+        self.notes = torch.zeros(2 * self.slots + 1, device=loss.device)
         self.notes[slot] = loss.detach()
         self.notes[-1] = float(stop)
 
@@ -105,13 +106,15 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float())  # the tree adds in float32
             parameter.grad = None
+        self.notes[self.slots + self.tree.next] = torch.stack(torch._foreach_norm(gradients)).norm()
         self.tree.push([*gradients, self.notes])
         if not self.engine.is_gradient_accumulation_boundary():
             return
         total = self.tree.total()
-        mean, notes = total[: -self.slots - 1].div_(self.slots), total[-self.slots - 1 :]
+        mean, notes = total[: -len(self.notes)].div_(self.slots), total[-len(self.notes) :]
         norm = clip_(mean, self.clipping)
-        self.totals = Totals(notes[:-1].clone(), norm.item(), notes[-1].item() > 0)
+        losses, slot_norms = notes[:-1].clone().split(self.slots)
+        self.totals = Totals(losses, norm.item(), notes[-1].item() > 0, slot_norms)
         start = 0
         for parameter in self.parameters:
             part = mean[start : start + parameter.numel()]
@@ -207,6 +210,16 @@ def is_plain(engine: Any) -> bool:
 def learning_rate(engine: Any) -> float:
     """The rate that the next update will use."""
     return engine.optimizer.param_groups[0]["lr"]
+
+
+def set_rate(engine: Any, plan: Plan, progress: float, gain: float) -> None:
+    """AdaScale's rate of the coming update: the gain times the sequential schedule, read at the progress."""
+    scheduled = plan.learning_rate
+    if engine.lr_scheduler is not None:
+        engine.lr_scheduler.step(int(progress) - 1)  # what DeepSpeed plays in that update: it steps after each
+        scheduled = engine.lr_scheduler.get_last_lr()[0]
+    for group in engine.optimizer.param_groups:
+        group["lr"] = gain * scheduled
 
 
 def broadcast_json(value: Any) -> Any:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from dsr import models
+from dsr.noise import unmeasured
 from dsr.progress import bar
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.data.features import Features
     from dsr.engine import Totals
+    from dsr.noise import Noise
     from dsr.run import Run
     from dsr.scaling import Plan
     from dsr.verify.validation import Skill, Validation
@@ -29,6 +31,7 @@ class Journal:
         self.every = experiment.dsr.log.every
         self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
         self.pictured = first  # the update of the last pictures
+        self.last = False  # the run's last update has been noted
         self.stack = contextlib.ExitStack()
         if run is None:
             return
@@ -39,6 +42,8 @@ class Journal:
         self.task = self.progress.add_task("training", total=plan.updates, completed=first)
         self.board = SummaryWriter(str(run.folder), purge_step=first + 1)
         self._hyper_parameters(experiment)
+        if why := unmeasured(experiment.exact, plan.slots):
+            self.progress.console.print(f"the gradient noise scale is not measured: {why}", soft_wrap=True)
 
     def __enter__(self) -> Journal:
         if self.run:
@@ -49,13 +54,13 @@ class Journal:
     def __exit__(self, *problem: Any) -> None:
         self.stack.close()
 
-    def update(self, done: int, rate: float, totals: Totals, seconds: float) -> None:
-        """Note one update: its rate, its totals, and the seconds it took."""
-        self.seconds, self.updates = self.seconds + seconds, self.updates + 1
+    def update(self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, last: bool) -> None:
+        """Note one update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
+        self.seconds, self.updates, self.last = self.seconds + seconds, self.updates + 1, last
         if self.run is None:
             return
         self.progress.update(self.task, completed=done)
-        if done % self.every and done != self.plan.updates:
+        if done % self.every and not last:
             return
         loss = float(totals.losses.double().cpu().numpy().sum() / len(totals.losses))
         line = {
@@ -66,13 +71,15 @@ class Journal:
             "loss": loss,
             "learning_rate": rate,
             "gradient_norm": totals.gradient_norm,
+            "noise_scale": noise.scale,
+            "noise_scale_interval": noise.interval(),
             "samples_per_second": self.updates * self.plan.effective_batch / self.seconds,
             "effective_batch": self.plan.effective_batch,
         }
         self.seconds, self.updates = 0.0, 0
         self.run.log(**line)
         self.progress.update(self.task, description=f"training, loss {loss:.4f}")
-        for name in ("loss", "learning_rate", "gradient_norm", "samples_per_second", "effective_batch"):
+        for name in ("loss", "learning_rate", "gradient_norm", "noise_scale", "samples_per_second", "effective_batch"):
             if line[name] is not None:
                 self.board.add_scalar(f"train/{name}", line[name], done)
 
@@ -87,7 +94,7 @@ class Journal:
             self.board.add_scalar(f"validation/rmse_{name}", rmse, done)
             if name in skill.skill:
                 self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
-        if done >= 2 * self.pictured or done == self.plan.updates:  # drawing takes time, and changes become rare
+        if done >= 2 * self.pictured or self.last:  # drawing takes time, and changes become rare
             self.pictured = done
             for variable, picture in validation.pictures(network):
                 self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")

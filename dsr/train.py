@@ -23,6 +23,7 @@ from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
 from dsr.journal import Journal
+from dsr.noise import Noise
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
@@ -88,29 +89,39 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")
+    noise, progress = Noise(), 0.0  # progress: under adascale, the sequential updates that the run is worth so far
     checkpoint = engine.broadcast_state(run.load_checkpoint() if run else None, device)
     if checkpoint:
         tensors, values = checkpoint
         engine.restore(deepspeed, tensors, values["engine"])
         first = values["updates"]
         best = float("inf") if values["best"] is None else values["best"]
+        noise, progress = Noise(**values["noise"]), values["progress"]
     journal = Journal(run, experiment, plan, features, first)
 
     # ---- the loop
     every = settings.validation.every or plan.updates_per_epoch
     done, stopped = first, False
+    updates = plan.updates if progress < plan.sequential_updates else first
     watch.listen()  # from here on a wish to stop waits for the update's end
     with journal:
-        for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
+        for update, batches in stream.slots(first, updates, plan.slots, plan.micro_batch, mine):
             begun = time.perf_counter()
-            rate = engine.learning_rate(deepspeed)
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
+            if totals.slot_norms is not None and totals.gradient_norm is not None and plan.slots > 1:
+                noise.add(totals.slot_norms.tolist(), totals.gradient_norm, plan.micro_batch)
+            if plan.rule == "adascale":
+                gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
+                engine.set_rate(deepspeed, plan, progress, gain)
+                progress += gain
+            rate = engine.learning_rate(deepspeed)
             deepspeed.step()
             done = update + 1
-            journal.update(done, rate, totals, time.perf_counter() - begun)
-            stopped = totals.stop and done < plan.updates
-            if done % every == 0 or done == plan.updates:
+            last = done == plan.updates or progress >= plan.sequential_updates
+            journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
+            stopped = totals.stop and not last
+            if done % every == 0 or last:
                 skill = validation.measure(deepspeed.module, device)
                 if not math.isfinite(skill.score):
                     raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
@@ -118,9 +129,9 @@ def train(run: Run | None, device: torch.device) -> None:
                 if skill.score < best:
                     best = skill.score
                     save_model(run, deepspeed, experiment, features, store, done, skill)
-            if done % settings.checkpoint.every == 0 or done == plan.updates or stopped:
-                save_checkpoint(run, deepspeed, done, best)
-            if stopped:
+            if done % settings.checkpoint.every == 0 or last or stopped:
+                save_checkpoint(run, deepspeed, done, best, noise, progress)
+            if last or stopped:
                 break
 
     # ---- the end: every rank says so, with the same weights
@@ -193,14 +204,15 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
     )
 
 
-def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) -> None:
+def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
     """Save all that a resumed run needs, where that can be had (NO_CHECKPOINT)."""
     if not engine.is_plain(deepspeed):
         return
     tensors, values = engine.state(deepspeed)
     if run:
         found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
-        run.save_checkpoint(checkpoint_name(updates), tensors, {"updates": updates, "best": found, "engine": values})
+        values = {"updates": updates, "best": found, "engine": values, "noise": vars(noise), "progress": progress}
+        run.save_checkpoint(checkpoint_name(updates), tensors, values)
 
 
 def save_model(

@@ -296,6 +296,34 @@ def test_the_peak_that_deepspeed_takes_where_none_is_given():
         assert max(played(plan("weak", 4, scheduler=user), 100)) == pytest.approx(4 * peak)
 
 
+@pytest.mark.parametrize("scheduler", [None, WARMUP, COSINE, DECAY])
+def test_adascale_reads_the_sequential_schedule_at_its_progress(scheduler):
+    """At a gain of 1 it is the sequential run; at 3 it is three times its rate at every third update."""
+    from types import SimpleNamespace
+
+    import torch
+    from deepspeed.runtime import lr_schedules
+
+    from dsr.engine import set_rate
+
+    change = {"scheduler": scheduler} if scheduler else {}
+    found = plan("weak", 4, scaling={"rule": "adascale"}, **change)
+    sequential = played(plan("sequential", 1, **change), 450)
+    for gain in (1, 3):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.learning_rate)
+        kind = getattr(lr_schedules, scheduler["type"]) if scheduler else None
+        schedule = kind(optimizer, **found.scheduler["params"]) if kind else None
+        engine = SimpleNamespace(optimizer=optimizer, lr_scheduler=schedule)
+        rates = []
+        for update in range(450 // gain):
+            set_rate(engine, found, float(update * gain), float(gain))
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if schedule:
+                schedule.step()
+        assert rates == pytest.approx([gain * rate for rate in sequential[::gain]], rel=1e-12)
+
+
 # ---- what the engine gets
 
 
