@@ -88,6 +88,7 @@ class ExactReduction:
     tree: SlotTree = field(init=False)
     totals: Totals = field(init=False)
     notes: torch.Tensor = field(init=False)
+    norms: list[torch.Tensor] = field(default_factory=list)  # (slot, parameter): of this rank's gradients so far
 
     def __post_init__(self) -> None:
         self.tree = SlotTree(self.slots, dist.get_rank(), dist.get_world_size())
@@ -106,9 +107,14 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float())  # the tree adds in float32
             parameter.grad = None
-        self.notes[self.slots + self.tree.next] = torch.stack(torch._foreach_norm(gradients)).norm()
+        self.norms += torch._foreach_norm(gradients)
+        last = self.engine.is_gradient_accumulation_boundary()
+        if last:  # its notes carry the norms of all slots of this rank: one kernel an update, not one a slot
+            norms = torch.stack(self.norms).view(-1, len(gradients)).norm(dim=1)
+            self.notes[self.slots + self.tree.first : self.slots + self.tree.last] = norms
+            self.norms = []
         self.tree.push([*gradients, self.notes])
-        if not self.engine.is_gradient_accumulation_boundary():
+        if not last:
             return
         total = self.tree.total()
         mean, notes = total[: -len(self.notes)].div_(self.slots), total[-len(self.notes) :]
