@@ -129,6 +129,19 @@ class Optimizer(Section):
     )
 
 
+class Growth(Section):
+    """At each of these epochs' ends the effective batch grows by the factor, where else the rate would fall by it."""
+
+    epochs: Annotated[list[Positive], Field(min_length=1)]
+    factor: Annotated[int, Field(ge=2)] = 2
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Growth":
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError("the epochs must rise")
+        return self
+
+
 class Scaling(Section):
     """What --mode does with the learning rate, and how gradients are summed."""
 
@@ -141,6 +154,7 @@ class Scaling(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(
         5.0, description="weak scaling's gradual warm-up, 0: none; the rules none and adascale have none"
     )
+    growth: Growth | None = Field(None, description="the batch grows while it trains, in place of a decaying rate")
     exact: bool = Field(True, description="sum gradients in the slot tree: the same bits on any number of GPUs")
 
 
@@ -234,6 +248,7 @@ def validate(values: dict[str, Any], source: str) -> Experiment:
     except ValidationError as error:
         raise UserError(f"{source}: {explain(error, Dsr, 'dsr')}") from None
     _check_own_optimizer(experiment, source)
+    _check_growth(experiment, source)
     return experiment
 
 
@@ -408,6 +423,25 @@ def _check_own_optimizer(experiment: Experiment, source: str) -> None:
         raise UserError(
             f"{source}: dsr.optimizer {own.type} needs whole layers, and ZeRO stage {experiment.zero_stage} cuts them "
             "into flat shards: set zero_optimization.stage to 0"
+        )
+
+
+def _check_growth(experiment: Experiment, source: str) -> None:
+    """Check that what dsr.scaling.growth stands in for is not there too."""
+    if experiment.dsr.scaling.growth is None:
+        return
+    decaying = experiment.deepspeed.get("scheduler", {}).get("type", "WarmupLR")
+    if decaying != "WarmupLR":
+        raise UserError(
+            f"{source}: dsr.scaling.growth stands in for a decaying rate, and scheduler.type {decaying} decays it too: "
+            "WarmupLR, or none, keeps it"
+        )
+    if experiment.dsr.scaling.rule == "adascale":
+        raise UserError(f"{source}: dsr.scaling.growth keeps the rate, and the rule adascale does not: choose one")
+    if experiment.zero_stage:
+        raise UserError(
+            f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "
+            "set zero_optimization.stage to 0"
         )
 
 

@@ -15,7 +15,7 @@ from dsr.reduce import SlotTree, clip_, gather_ordered
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
-    from dsr.scaling import Plan
+    from dsr.scaling import Phase, Plan
 
 
 def start(timeout_seconds: float = 1800) -> torch.device:
@@ -66,6 +66,9 @@ def build(
     return engine, reduction
 
 
+MEASURED = 16  # slots an update, at most, whose gradient's norm is taken: each costs a pass over the gradient
+
+
 @dataclass
 class Totals:
     """What an update's reduction tells, the same on every rank."""
@@ -73,7 +76,7 @@ class Totals:
     losses: torch.Tensor  # (slot) float32
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
-    slot_norms: torch.Tensor | None = None  # (slot) float32: of each slot's gradient; None where they are not at hand
+    slot_norms: torch.Tensor | None = None  # float32: of measured slots' gradients; None where they are not at hand
 
 
 @dataclass
@@ -88,10 +91,15 @@ class ExactReduction:
     tree: SlotTree = field(init=False)
     totals: Totals = field(init=False)
     notes: torch.Tensor = field(init=False)
-    norms: list[torch.Tensor] = field(default_factory=list)  # (slot, parameter): of this rank's gradients so far
+    stride: int = field(init=False)  # every so many slots one is measured
 
     def __post_init__(self) -> None:
-        self.tree = SlotTree(self.slots, dist.get_rank(), dist.get_world_size())
+        self.resize(self.slots)
+
+    def resize(self, slots: int) -> None:
+        """From the next update on an update has so many slots."""
+        self.slots, self.stride = slots, -(-slots // MEASURED)
+        self.tree = SlotTree(slots, dist.get_rank(), dist.get_world_size())
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
         """Remember what travels with the slot's gradients; call before its backward."""
@@ -107,20 +115,16 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float())  # the tree adds in float32
             parameter.grad = None
-        self.norms += torch._foreach_norm(gradients)
-        last = self.engine.is_gradient_accumulation_boundary()
-        if last:  # its notes carry the norms of all slots of this rank: one kernel an update, not one a slot
-            norms = torch.stack(self.norms).view(-1, len(gradients)).norm(dim=1)
-            self.notes[self.slots + self.tree.first : self.slots + self.tree.last] = norms
-            self.norms = []
+        if self.tree.next % self.stride == 0:
+            self.notes[self.slots + self.tree.next] = torch.stack(torch._foreach_norm(gradients)).norm()
         self.tree.push([*gradients, self.notes])
-        if not last:
+        if not self.engine.is_gradient_accumulation_boundary():
             return
         total = self.tree.total()
         mean, notes = total[: -len(self.notes)].div_(self.slots), total[-len(self.notes) :]
         norm = clip_(mean, self.clipping)
         losses, slot_norms = notes[:-1].clone().split(self.slots)
-        self.totals = Totals(losses, norm.item(), notes[-1].item() > 0, slot_norms)
+        self.totals = Totals(losses, norm.item(), notes[-1].item() > 0, slot_norms[:: self.stride])
         start = 0
         for parameter in self.parameters:
             part = mean[start : start + parameter.numel()]
@@ -140,6 +144,10 @@ class StockReduction:
     slots: int
     scale_by_accumulation = True
     notes: list[torch.Tensor] = field(default_factory=list)
+
+    def resize(self, slots: int) -> None:
+        """From the next update on an update has so many slots."""
+        self.slots = slots
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
         """Remember a slot's loss, and whether this rank was asked to stop."""
@@ -211,6 +219,15 @@ def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: di
 def is_plain(engine: Any) -> bool:
     """Whether the optimizer is torch's own, as at stage 0 in float32: DeepSpeed wraps it for bf16 and ZeRO."""
     return isinstance(engine.optimizer, torch.optim.Optimizer)
+
+
+def resize(engine: Any, reduction: Reduction, phase: Phase) -> None:
+    """Let the updates have a phase's size; call between two updates, at ZeRO stage 0."""
+    if reduction.slots == phase.slots:
+        return
+    engine.set_train_batch_size(phase.effective_batch)
+    engine.micro_steps = 0  # DeepSpeed finds the accumulation's boundary by their count modulo its length
+    reduction.resize(phase.slots)
 
 
 def learning_rate(engine: Any) -> float:

@@ -29,7 +29,7 @@ class Journal:
     def __init__(self, run: Run | None, experiment: Experiment, plan: Plan, features: Features, first: int):
         self.run, self.plan, self.features = run, plan, features
         self.every = experiment.dsr.log.every
-        self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
+        self.seconds, self.noted = 0.0, first  # of the updates since the last line, validation left out
         self.pictured = first  # the update of the last pictures
         self.last = False  # the run's last update has been noted
         self.stack = contextlib.ExitStack()
@@ -56,27 +56,28 @@ class Journal:
 
     def update(self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, last: bool) -> None:
         """Note one update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
-        self.seconds, self.updates, self.last = self.seconds + seconds, self.updates + 1, last
+        self.seconds, self.last = self.seconds + seconds, last
         if self.run is None:
             return
         self.progress.update(self.task, completed=done)
         if done % self.every and not last:
             return
         loss = float(totals.losses.double().cpu().numpy().sum() / len(totals.losses))
+        samples = self.plan.samples_seen(done)
         line = {
             "update": done,
-            "epoch": done / self.plan.updates_per_epoch,
-            "samples": done * self.plan.effective_batch,
+            "epoch": self.plan.epochs(done),
+            "samples": samples,
             "time": time.time(),
             "loss": loss,
             "learning_rate": rate,
             "gradient_norm": totals.gradient_norm,
             "noise_scale": noise.scale,
             "noise_scale_interval": noise.interval(),
-            "samples_per_second": self.updates * self.plan.effective_batch / self.seconds,
-            "effective_batch": self.plan.effective_batch,
+            "samples_per_second": (samples - self.plan.samples_seen(self.noted)) / self.seconds,
+            "effective_batch": self.plan.phase(done - 1).effective_batch,
         }
-        self.seconds, self.updates = 0.0, 0
+        self.seconds, self.noted = 0.0, done
         self.run.log(**line)
         self.progress.update(self.task, description=f"training, loss {loss:.4f}")
         for name in ("loss", "learning_rate", "gradient_norm", "noise_scale", "samples_per_second", "effective_batch"):
@@ -88,7 +89,7 @@ class Journal:
         if self.run is None:
             return
         found = {"rmse": skill.rmse, "bicubic": skill.bicubic, "skill": skill.skill, "score": skill.score}
-        self.run.log(update=done, epoch=done / self.plan.updates_per_epoch, validation=found)
+        self.run.log(update=done, epoch=self.plan.epochs(done), validation=found)
         units = {v.name: v.units for v in self.features.high}
         for name, rmse in skill.rmse.items():
             self.board.add_scalar(f"validation/rmse_{name}", rmse, done)

@@ -15,7 +15,7 @@ DECAY = 0.98  # of the averages, an update: they reach back about 50 updates
 class Noise:
     """Running averages of two unbiased estimates (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1).
 
-    With b samples in a slot and B in an update, and the mean squared norm of the slots' gradients |g_b|^2 beside the
+    With b samples in a slot and B in an update, and the mean squared norm of slots' gradients |g_b|^2 beside the
     squared norm of the update's |g_B|^2 (before clipping):
         square   = (B |g_B|^2 - b |g_b|^2) / (B - b)    estimates |G|^2, the true gradient's squared norm,
         variance = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)    estimates tr(Sigma), the trace of one sample's covariance.
@@ -27,12 +27,11 @@ class Noise:
     weight_squared: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # v, s, v v, v s, s s, weighted
 
-    def add(self, slot_norms: Sequence[float], norm: float, micro_batch: int) -> None:
-        """Take in one update of two slots or more: the norm of each slot's mean gradient, and of the update's."""
+    def add(self, slot_norms: Sequence[float], norm: float, b: int, batch: int) -> None:
+        """Take in one update of `batch` samples: its gradient's norm, and those of some or all of its slots of b."""
         small, big = fmean(n * n for n in slot_norms), norm * norm
         if not math.isfinite(small):  # a norm beyond float32: the run is about to say so itself
             return
-        b, batch = micro_batch, micro_batch * len(slot_norms)
         square = (batch * big - b * small) / (batch - b)
         variance = (small - big) / (1 / b - 1 / batch)
         self.weight = DECAY * self.weight + 1

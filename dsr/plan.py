@@ -47,6 +47,9 @@ def table(found: list[dict[str, Any]]) -> Any:
             grid.add_row(cell["mode"], str(cell["gpus"]), *["-"] * len(keys))
             continue
         grid.add_row(cell["mode"], str(cell["gpus"]), *(f"{cell[key]:g}" for key in keys))
+        if len(cell["phases"]) > 1:
+            phases = ", ".join(f"{p['effective_batch']} from update {p['update'] + 1}" for p in cell["phases"])
+            notes.append(f"{name}: the batch grows, {phases}")
         if cell["rule"] == "adascale":
             notes.append(f"{name}: the rate is multiplied by the gain that training measures, from 1 to {cell['gpus']}")
         if cell["optimizer"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from dsr.config import Experiment
 
 MODES = ("sequential", "strong", "weak")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of updates of one effective batch. A run has one, unless its batch grows."""
+
+    update: int  # its first, counted from 0
+    epoch: int  # that begins with it
+    slots: int
+    effective_batch: int
+    updates_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,26 @@ class Plan:
     updates: int  # the run's total; under adascale at most so many
     sequential_updates: int  # that the sequential run makes in the same budget
     scheduler: dict[str, Any] | None  # DeepSpeed's, for this run
+    phases: list[dict[str, int]]  # the fields of each Phase; slots, batch and updates an epoch above are the first's
 
     @property
     def slots_per_device(self) -> int:
         return self.slots // self.devices
+
+    def phase(self, update: int) -> Phase:
+        """The phase that an update (from 0) belongs to."""
+        return Phase(**[phase for phase in self.phases if phase["update"] <= update][-1])
+
+    def epochs(self, updates: int) -> float:
+        """How many epochs the first so many updates are, one or more."""
+        phase = self.phase(updates - 1)
+        return phase.epoch + (updates - phase.update) / phase.updates_per_epoch
+
+    def samples_seen(self, updates: int) -> int:
+        """How many samples the first so many updates take."""
+        ends = [*(phase["update"] for phase in self.phases[1:]), updates]
+        pairs = zip(self.phases, ends, strict=True)
+        return sum((min(e, updates) - p["update"]) * p["effective_batch"] for p, e in pairs if p["update"] < updates)
 
 
 def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, available: int, devices: int = 0) -> Plan:
@@ -64,6 +91,7 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
     batch = slots * micro
     if batch > samples:
         raise UserError(_too_large(mode, gpus, batch, samples, s1 * micro))
+    phases, updates = _phases(experiment, slots, samples)
     if devices:
         if slots % devices:
             raise UserError(f"--devices {devices} does not divide the {slots} slots; {_divisors(slots)} do")
@@ -72,14 +100,13 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
     else:
         devices = max(d for d in range(1, min(gpus, max(available, 1)) + 1) if slots % d == 0)
 
-    budget = experiment.dsr.budget
     per_epoch = samples // batch
-    updates = budget.updates or (budget.epochs or 0) * per_epoch
     rule = scaling.rule if grown > 1 else "none"
     factor, changed = scaled(experiment, rule, grown)
     gradual = rule not in ("none", "adascale")
     warmup = min(round(scaling.warmup_epochs * per_epoch), updates) if gradual else 0
     rate = float(experiment.deepspeed["optimizer"]["params"]["lr"])
+    budget = experiment.dsr.budget
     shrink = grown if budget.epochs and rule != "adascale" else 1  # adascale's progress counts sequential updates
     return Plan(
         mode=mode,
@@ -98,9 +125,39 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
         samples=samples,
         updates_per_epoch=per_epoch,
         updates=updates,
-        sequential_updates=budget.updates or (budget.epochs or 0) * (samples // (s1 * micro)),
+        sequential_updates=budget.updates or _phases(experiment, s1, samples)[1],
         scheduler=_scheduler(experiment.deepspeed.get("scheduler"), rate, factor, shrink, warmup),
+        phases=[asdict(phase) for phase in phases],
     )
+
+
+def _phases(experiment: Experiment, slots: int, samples: int) -> tuple[list[Phase], int]:
+    """The phases of a run that begins with so many slots, and its updates in all.
+
+    Growing the batch k times lowers the gradient noise as lowering the rate k times would: it goes with rate / batch
+    (Smith et al. 2018, arXiv:1711.00489). The rate stays.
+    """
+    growth, budget, micro = experiment.dsr.scaling.growth, experiment.dsr.budget, experiment.micro_batch
+    epochs, factor = (growth.epochs, growth.factor) if growth else ([], 1)
+    phases = [Phase(0, 0, slots, slots * micro, samples // (slots * micro))]
+    for epoch in epochs:
+        before = phases[-1]
+        update = before.update + (epoch - before.epoch) * before.updates_per_epoch
+        more = before.slots * factor
+        if more * micro > samples:
+            raise UserError(
+                f"dsr.scaling.growth makes an effective batch of {more * micro} samples after epoch {epoch}, larger "
+                f"than the training set of {samples}"
+            )
+        phases.append(Phase(update, epoch, more, more * micro, samples // (more * micro)))
+    last = phases[-1]
+    updates = budget.updates or last.update + ((budget.epochs or 0) - last.epoch) * last.updates_per_epoch
+    if growth and last.update >= updates:
+        raise UserError(
+            f"dsr.scaling.growth: epoch {last.epoch} ends with update {last.update}, and the run has no more than "
+            f"{max(updates, 0)}"
+        )
+    return phases, updates
 
 
 def scaled(experiment: Experiment, rule: str, k: int) -> tuple[float, dict[str, Any]]:

@@ -25,7 +25,7 @@ from dsr.errors import UserError
 from dsr.journal import Journal
 from dsr.noise import Noise
 from dsr.run import Run, checkpoint_name, weights_sha256
-from dsr.scaling import Plan, deepspeed_config
+from dsr.scaling import Phase, Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
 
 NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
@@ -74,7 +74,6 @@ def train(run: Run | None, device: torch.device) -> None:
     experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
     settings = experiment.dsr
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    mine = range(rank * plan.slots_per_device, (rank + 1) * plan.slots_per_device)
     if ranks != plan.devices:
         raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
 
@@ -100,17 +99,17 @@ def train(run: Run | None, device: torch.device) -> None:
     journal = Journal(run, experiment, plan, features, first)
 
     # ---- the loop
-    every = settings.validation.every or plan.updates_per_epoch
     done, stopped = first, False
     updates = plan.updates if progress < plan.sequential_updates else first
     watch.listen()  # from here on a wish to stop waits for the update's end
     with journal:
-        for update, batches in stream.slots(first, updates, plan.slots, plan.micro_batch, mine):
+        for update, phase, mine, batches in coming(stream, plan, first, updates, rank):
             begun = time.perf_counter()
+            engine.resize(deepspeed, reduction, phase)
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
-            if totals.slot_norms is not None and totals.gradient_norm is not None and plan.slots > 1:
-                noise.add(totals.slot_norms.tolist(), totals.gradient_norm, plan.micro_batch)
+            if totals.slot_norms is not None and totals.gradient_norm is not None and phase.slots > 1:
+                noise.add(totals.slot_norms.tolist(), totals.gradient_norm, plan.micro_batch, phase.effective_batch)
             if plan.rule == "adascale":
                 gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
                 engine.set_rate(deepspeed, plan, progress, gain)
@@ -121,7 +120,8 @@ def train(run: Run | None, device: torch.device) -> None:
             last = done == plan.updates or progress >= plan.sequential_updates
             journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
             stopped = totals.stop and not last
-            if done % every == 0 or last:
+            every = settings.validation.every
+            if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
                 skill = validation.measure(deepspeed.module, device)
                 if not math.isfinite(skill.score):
                     raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
@@ -146,6 +146,21 @@ def train(run: Run | None, device: torch.device) -> None:
             if not engine.is_plain(deepspeed):
                 state, reason = "failed", f"{reason}; nothing was saved ({NO_CHECKPOINT})"
         run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
+
+
+def coming(
+    stream: Stream, plan: Plan, first: int, updates: int, rank: int
+) -> Iterator[tuple[int, Phase, range, Iterator[Batch]]]:
+    """Yield (update, its phase, this rank's slots, their batches) for updates first..updates-1."""
+    while first < updates:
+        phase = plan.phase(first)
+        end = min([updates, *(p["update"] for p in plan.phases if p["update"] > first)])
+        share = phase.slots // plan.devices
+        mine = range(rank * share, (rank + 1) * share)
+        origin = phase.update, phase.epoch
+        for update, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
+            yield update, phase, mine, batches
+        first = end
 
 
 def play(
@@ -189,11 +204,13 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
     wrong = torch.nonzero(~torch.isfinite(totals.losses)).flatten().tolist()
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
         return
-    epoch, step = divmod(update, plan.updates_per_epoch)
-    begin = step * plan.effective_batch
-    samples = order(stream.seed, epoch, stream.count)[begin : begin + plan.effective_batch]
+    phase = plan.phase(update)
+    epoch, step = divmod(update - phase.update, phase.updates_per_epoch)
+    epoch += phase.epoch
+    begin = step * phase.effective_batch
+    samples = order(stream.seed, epoch, stream.count)[begin : begin + phase.effective_batch]
     if wrong:
-        slots = samples.reshape(plan.slots, plan.micro_batch)[wrong]
+        slots = samples.reshape(phase.slots, plan.micro_batch)[wrong]
         raise NotFinite(
             f"the loss is not finite in update {update + 1} (epoch {epoch + 1}), training samples "
             f"{', '.join(map(str, slots.ravel()[:16]))}: lower the learning rate, or look at these samples"

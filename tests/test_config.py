@@ -206,6 +206,29 @@ def test_an_own_optimizer_takes_the_blocks_parameters():
     assert found.deepspeed["optimizer"]["type"] == "Adam" and found.dsr.optimizer.type == "LAMB"
 
 
+GROWTH = 'dsr.scaling.growth={"epochs": [2, 4]}'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['dsr.scaling.growth={"epochs": [4, 2]}'], "dsr.scaling.growth: the epochs must rise"),
+        (['dsr.scaling.growth={"epochs": [2, 2]}'], "dsr.scaling.growth: the epochs must rise"),
+        (['dsr.scaling.growth={"epochs": []}'], "dsr.scaling.growth.epochs: List should have at least 1 item"),
+        (['dsr.scaling.growth={"epochs": [0]}'], "dsr.scaling.growth.epochs.0: Input should be greater than 0"),
+        ([GROWTH, "dsr.scaling.growth.factor=1"], "dsr.scaling.growth.factor: Input should be greater than or equal"),
+        ([GROWTH, "dsr.scaling.rule=adascale"], "growth keeps the rate, and the rule adascale does not"),
+        ([GROWTH, "zero_optimization.stage=1"], "changes the accumulation in training, which ZeRO fixes"),
+        (
+            [GROWTH, 'scheduler={"type": "WarmupCosineLR", "params": {"total_num_steps": 9}}'],
+            "stands in for a decaying rate, and scheduler.type WarmupCosineLR decays it too",
+        ),
+    ],
+)
+def test_growth_that_contradicts_the_rest_is_refused(overrides, message):
+    assert message in refused(SMALL, *overrides)
+
+
 def test_missing_numbers(write):
     assert "gradient_accumulation_steps is missing" in refused(
         write("a.json", changed(gradient_accumulation_steps=None))

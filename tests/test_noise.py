@@ -13,7 +13,7 @@ from dsr.noise import Noise, unmeasured
 D, BATCH, SLOTS = 10, 2, 8
 
 
-def regression(seed, updates):
+def regression(seed, updates, measured=SLOTS):
     """The noise of linear regression at a fixed point, and its truth.
 
     y = x w* + e, with x ~ N(0, I) and e ~ N(0, 4): one sample's gradient at w = w* + a is x (x a - e), whose mean is a,
@@ -28,14 +28,19 @@ def regression(seed, updates):
         slots = gradients.mean(1)
         one = Noise()
         for each in (noise, one):
-            each.add([float(np.linalg.norm(g)) for g in slots], float(np.linalg.norm(slots.mean(0))), BATCH)
+            each.add(
+                [float(np.linalg.norm(g)) for g in slots[:measured]],
+                float(np.linalg.norm(slots.mean(0))),
+                BATCH,
+                SLOTS * BATCH,
+            )
         singles.append((one.variance, one.square))
     return noise, np.array(singles), D * (a @ a + 4) + a @ a, a @ a
 
 
 def test_one_update_by_hand():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4)
+    noise.add([3.0, 1.0], 2.0, 4, 8)
     # small = (9 + 1) / 2 = 5, big = 4, b = 4, B = 8
     # |G|^2 = (8 x 4 - 4 x 5) / (8 - 4) = 3; tr(Sigma) = (5 - 4) / (1/4 - 1/8) = 8
     assert (noise.square, noise.variance, noise.scale) == (3.0, pytest.approx(8.0), pytest.approx(8 / 3))
@@ -43,18 +48,19 @@ def test_one_update_by_hand():
 
 def test_the_two_averages_are_separate_and_weighted():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4)  # 3 and 8, above
-    noise.add([2.0, 2.0], 2.0, 4)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
+    noise.add([3.0, 1.0], 2.0, 4, 8)  # 3 and 8, above
+    noise.add([2.0, 2.0], 2.0, 4, 8)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
     assert noise.square == pytest.approx((0.98 * 3 + 4) / 1.98)
     assert noise.variance == pytest.approx(0.98 * 8 / 1.98)
     assert noise.scale == pytest.approx(0.98 * 8 / (0.98 * 3 + 4))
 
 
-def test_both_estimates_are_unbiased():
+@pytest.mark.parametrize("measured", [SLOTS, 5])
+def test_both_estimates_are_unbiased(measured):
     """Over 400 x 50 updates, each with gradients of its own, the mean errors lie within 4 of their standard errors."""
     singles = []
     for seed in range(400):
-        _, found, variance, square = regression(seed, 50)
+        _, found, variance, square = regression(seed, 50, measured)
         singles.append(found)
     errors = np.concatenate(singles) - (variance, square)
     standard = errors.std(0, ddof=1) / math.sqrt(len(errors))
@@ -79,7 +85,7 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
     noise = Noise()
     for _ in range(30):
         slots = random.normal(size=(SLOTS, D))  # the true gradient is 0
-        noise.add([float(np.linalg.norm(g)) for g in slots], float(np.linalg.norm(slots.mean(0))), 1)
+        noise.add([float(np.linalg.norm(g)) for g in slots], float(np.linalg.norm(slots.mean(0))), 1, SLOTS)
     low, high = noise.interval()
     assert high is None and low > SLOTS
     assert noise.scale is None or noise.scale > low
@@ -88,9 +94,9 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
 def test_nothing_yet():
     noise = Noise()
     assert noise.scale is None and noise.interval() is None
-    noise.add([3.0, 1.0], 2.0, 4)
+    noise.add([3.0, 1.0], 2.0, 4, 8)
     assert noise.interval() is None  # one update has no spread
-    noise.add([math.inf, 1.0], 2.0, 4)
+    noise.add([math.inf, 1.0], 2.0, 4, 8)
     assert noise.weight == 1  # passed over
 
 
@@ -102,7 +108,7 @@ def test_it_comes_back_from_json_to_the_bit():
 
 def test_the_gain_by_hand():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4)  # tr(Sigma) = 8, |G|^2 = 3
+    noise.add([3.0, 1.0], 2.0, 4, 8)  # tr(Sigma) = 8, |G|^2 = 3
     assert noise.gain(4, 1) == 1
     assert noise.gain(4, 10) == pytest.approx((2 + 3) / (0.2 + 3))  # 8 / 4 = 2
     phi = noise.scale / 4
@@ -120,7 +126,7 @@ def test_the_gain_by_hand():
 )
 def test_the_gain_stays_between_1_and_k(slots, norm, gain):
     noise = Noise()
-    noise.add(slots, norm, 1)
+    noise.add(slots, norm, 1, 2)
     assert noise.gain(2, 8) == gain
 
 

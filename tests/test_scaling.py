@@ -51,6 +51,7 @@ def test_sequential_by_hand():
         "updates": 410,
         "sequential_updates": 410,
         "scheduler": None,
+        "phases": [{"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41}],
     }
 
 
@@ -138,6 +139,52 @@ def test_a_rule_that_does_not_apply_is_refused_with_its_reason(rule, gpus, chang
     scaling = {"rule": rule, **change.pop("scaling", {})}
     with pytest.raises(UserError) as caught:
         plan("weak", gpus, scaling=scaling, **change)
+    assert message in str(caught.value)
+
+
+GROWTH = {"growth": {"epochs": [4, 8], "factor": 2}, "rule": "none"}
+
+
+def test_growth_by_hand():
+    found = plan("sequential", 1, scaling=GROWTH)
+    # 1000 // 24 = 41 updates an epoch for 4 epochs, 1000 // 48 = 20 for 4, 1000 // 96 = 10 for the last 2
+    assert found.phases == [
+        {"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41},
+        {"update": 164, "epoch": 4, "slots": 24, "effective_batch": 48, "updates_per_epoch": 20},
+        {"update": 244, "epoch": 8, "slots": 48, "effective_batch": 96, "updates_per_epoch": 10},
+    ]
+    assert (found.updates, found.slots, found.effective_batch, found.learning_rate) == (264, 12, 24, 0.1)
+    assert [found.phase(update).slots for update in (0, 163, 164, 243, 244, 263)] == [12, 12, 24, 24, 48, 48]
+    assert [found.samples_seen(n) for n in (0, 164, 165, 264)] == [0, 164 * 24, 164 * 24 + 48, 3936 + 3840 + 1920]
+    assert [found.epochs(n) for n in (41, 164, 184, 264)] == [1, 4, 5, 10]
+
+
+def test_growth_in_weak_scaling_and_at_equal_updates():
+    found = plan("weak", 2, scaling=GROWTH)
+    assert [(p["update"], p["slots"]) for p in found.phases] == [(0, 24), (80, 48), (120, 96)]
+    assert (found.updates, found.sequential_updates) == (130, 264)  # 4 x 20 + 4 x 10 + 2 x 5
+    equal = plan("weak", 2, scaling=GROWTH, budget={"updates": 264})
+    assert (equal.updates, equal.phases) == (264, found.phases)
+    strong = plan("strong", 4, scaling=GROWTH)
+    assert strong.phases == plan("sequential", 1, scaling=GROWTH).phases
+
+
+@pytest.mark.parametrize(
+    ("mode", "gpus", "change", "message"),
+    [
+        ("sequential", 1, {"budget": {"epochs": 8}}, "epoch 8 ends with update 244, and the run has no more than 244"),
+        ("sequential", 1, {"budget": {"updates": 200}}, "epoch 8 ends with update 244, and the run has no more than"),
+        (
+            "weak",
+            11,
+            {},
+            "makes an effective batch of 1056 samples after epoch 8, larger than the training set of 1000",
+        ),
+    ],
+)
+def test_growth_that_cannot_be_is_refused(mode, gpus, change, message):
+    with pytest.raises(UserError) as caught:
+        plan(mode, gpus, scaling=GROWTH, **change)
     assert message in str(caught.value)
 
 

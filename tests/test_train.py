@@ -40,6 +40,11 @@ CASES = {
     "lamb": ["dsr.optimizer.type=LAMB", 'scheduler={"type": "WarmupLR", "params": {"warmup_num_steps": 5}}'],
     "lamb-bf16": ["dsr.optimizer.type=LAMB", "bf16.enabled=true"],
     "lamb-autocast": ["dsr.optimizer.type=LAMB", 'torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
+    "growth": ["gradient_accumulation_steps=6", 'dsr.scaling.growth={"epochs": [1, 2], "factor": 2}'],
+    "growth-stock": [
+        *("gradient_accumulation_steps=6", 'dsr.scaling.growth={"epochs": [1, 2], "factor": 2}'),
+        "dsr.scaling.exact=false",
+    ],
     "bf16": ["bf16.enabled=true", "gradient_clipping=0.05"],
     "autocast": ['torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
     "stock": ["dsr.scaling.exact=false"],
@@ -54,12 +59,26 @@ ADASCALE = [
 ]
 AT = {
     1: [*CASES, "adascale"],
-    2: ["schedule", "sgd", "patches", "bf16", "lars", "lamb-bf16", "adascale", "stock", "zero1", "zero2"],
-    3: ["adam", "place", "autocast", "lars", "lamb", "lamb-autocast", "adascale"],
+    2: [
+        "schedule",
+        "sgd",
+        "patches",
+        "bf16",
+        "lars",
+        "lamb-bf16",
+        "adascale",
+        "growth",
+        "growth-stock",
+        "stock",
+        "zero1",
+        "zero2",
+    ],
+    3: ["adam", "place", "autocast", "lars", "lamb", "lamb-autocast", "adascale", "growth"],
     4: ["adam"],
     6: ["adam"],
 }
-EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in ("stock", "zero1", "zero2")]
+STOCK = ("stock", "growth-stock", "zero1", "zero2")
+EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in STOCK]
 
 
 def case(folder: Path, store: Path, name: str, ranks: int) -> Run:
@@ -168,6 +187,19 @@ def test_the_noise_scale_is_that_of_the_slots_gradients(runs, tiny_store):
     assert low >= 0 and (high is None or low <= high)
 
 
+def test_a_growing_batch_keeps_the_rate_and_takes_every_epochs_samples(runs):
+    lines = [line for line in told(runs["growth", 1]) if "loss" in line]
+    assert [line["effective_batch"] for line in lines] == [6] * 6 + [12] * 3 + [24] * 3
+    assert [line["samples"] for line in lines] == [6, 12, 18, 24, 30, 36, 48, 60, 72, 96, 120, 144]
+    epochs = [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 4 / 3, 5 / 3, 2, 3, 4, 5]
+    assert [line["epoch"] for line in lines] == pytest.approx(epochs)
+    assert {line["learning_rate"] for line in lines} == {0.002}
+    for ranks in (1, 2):  # DeepSpeed's own sum of the same slots
+        stock = [line for line in told(runs["growth-stock", ranks]) if "loss" in line]
+        np.testing.assert_allclose([s["loss"] for s in stock], [line["loss"] for line in lines], rtol=2e-3)
+        assert [s["effective_batch"] for s in stock] == [line["effective_batch"] for line in lines]
+
+
 def test_losses_fall_and_rates_warm_up(runs):
     lines = [line for line in told(runs["schedule", 1]) if "loss" in line]
     rates = [line["learning_rate"] for line in lines]
@@ -193,7 +225,7 @@ def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
 
 
 def test_a_run_resumed_in_mid_epoch_on_other_ranks_ends_with_the_same_bits(runs, tiny_store, tmp_path):
-    names = ["adam", "schedule", "sgd", "lars", "lamb", "adascale"]
+    names = ["adam", "schedule", "sgd", "lars", "lamb", "adascale", "growth"]
     for name in names:
         shutil.copytree(runs[name, 1].folder, tmp_path / name)
         run = case(tmp_path / name, tiny_store, name, 3)
