@@ -110,13 +110,14 @@ class Journal:
         """The run's settings, for TensorBoard's HParams page."""
         from torch.utils.tensorboard.summary import hparams
 
+        own = experiment.dsr.optimizer
         values = {
             "mode": self.plan.mode,
             "gpus": self.plan.gpus,
             "effective_batch": self.plan.effective_batch,
             "learning_rate": self.plan.learning_rate,
             "rule": self.plan.rule,
-            "optimizer": experiment.deepspeed["optimizer"]["type"],
+            "optimizer": own.type if own else experiment.deepspeed["optimizer"]["type"],
             "seed": experiment.dsr.seed,
             "model": experiment.dsr.model.name,
             **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},

@@ -2,7 +2,7 @@
 
 A layer is one parameter. Parameters of one dimension or none (biases) are left out of the adaptation, as is the custom:
 their trust ratio is 1. Without adaptation LARS is momentum SGD, and LAMB is AdamW. Norms are of whole layers, so both
-are right only where every rank holds them: at ZeRO stage 0 and in float32.
+are right only where every rank holds them: at ZeRO stage 0.
 """
 
 from collections.abc import Iterable, Sequence

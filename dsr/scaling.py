@@ -39,7 +39,7 @@ class Plan:
     slots: int  # S
     effective_batch: int
     base_learning_rate: float  # the sequential run's
-    learning_rate: float  # after the rule; adascale multiplies it by the measured gain
+    learning_rate: float  # after the rule; under adascale engine.set_rate multiplies it
     rule: str  # "none" where the batch does not grow
     optimizer: dict[str, Any]  # what else the rule changes in the optimizer's parameters
     warmup_updates: int  # weak scaling's gradual warm-up

@@ -1,10 +1,17 @@
 """LARS and LAMB against steps written by hand in numpy, and against torch where nothing is adapted."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from dsr import engine
+from dsr.config import validate
 from dsr.optim import Lamb, Lars, build
+from dsr.scaling import deepspeed_config, make_plan
+from tests.ranks import run_ranks
 
 WEIGHTS = [np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([1.0, -2.0]), np.zeros((1, 2)), np.array([[0.3, -0.1]])]
 GRADIENTS = [  # of two updates
@@ -100,3 +107,27 @@ def test_build_reads_the_deepspeed_block():
     assert build("LARS", parameters, {"lr": 0.5}, 0.02).param_groups[0]["trust"] == 0.02
     lamb = build("LAMB", parameters, {"lr": 0.5, "betas": [0.8, 0.9], "torch_adam": True}, None)
     assert isinstance(lamb, Lamb) and lamb.param_groups[0]["betas"] == (0.8, 0.9)
+
+
+def shapes(file: Path) -> None:
+    """Write the shapes of what LAMB updates under bf16, and their type."""
+    values = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 2,
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "Adam", "params": {"lr": 0.1}},
+        "dsr": {"optimizer": {"type": "LAMB"}},
+    }
+    experiment = validate(values, "test")
+    plan = make_plan(experiment, mode="sequential", gpus=1, samples=2, available=1)
+    engine.start()
+    made, _ = engine.build(torch.nn.Conv2d(2, 3, 5), deepspeed_config(experiment, plan), experiment, plan)
+    held = made.optimizer.param_groups[0]["params"]
+    inner = type(made.optimizer.optimizer).__name__
+    file.write_text(json.dumps([inner, [list(p.shape) for p in held], [str(p.dtype) for p in held]]))
+    engine.finish()
+
+
+def test_under_bf16_deepspeed_gives_them_whole_layers_in_float32(tmp_path):
+    assert run_ranks(1, shapes, tmp_path / "found", log=tmp_path / "log") == [0], (tmp_path / "log").read_text()
+    assert json.loads((tmp_path / "found").read_text()) == ["Lamb", [[3, 2, 5, 5], [3]], ["torch.float32"] * 2]
