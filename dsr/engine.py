@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from dsr import optim
-from dsr.reduce import SlotTree, clip_, gather_ordered
+from dsr.reduce import SlotSum, gather_ordered, norm
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -35,12 +37,24 @@ def start(timeout_seconds: float = 1800) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if not cuda:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        _keep_memory()
     backend = "nccl" if cuda else "gloo"
     deepspeed.init_distributed(dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     return device
+
+
+BUCKET = 2**18  # elements: gradients are summed, and sent, in buckets of at least as many
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory: slots' gradients come and go, and fresh pages cost more than adding them up."""
+    with contextlib.suppress(AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def build(
@@ -63,6 +77,10 @@ def build(
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
     engine.allreduce_gradients = reduction.reduce
+    engine.zero_grad = reduction.zero_grad  # DeepSpeed's walks through all modules in every update
+    if not (engine.flops_profiler_enabled() or engine.wall_clock_breakdown()):
+        engine.module_forward_pre_hook.remove()  # they only serve those two, fp16 and ZeRO 3
+        engine.module_forward_post_hook.remove()
     return engine, reduction
 
 
@@ -73,67 +91,97 @@ MEASURED = 16  # slots an update, at most, whose gradient's norm is taken: each 
 class Totals:
     """What an update's reduction tells, the same on every rank."""
 
-    losses: torch.Tensor  # (slot) float32
+    losses: list[float]  # by slot
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
-    slot_norms: torch.Tensor | None = None  # float32: of measured slots' gradients; None where they are not at hand
+    slot_norms: list[float] | None = None  # the squared norms of measured slots' gradients; None where not at hand
 
 
-@dataclass
 class ExactReduction:
-    """Gradients, the slots' losses and the wish to stop go through the slot tree as one message."""
+    """Gradients, the slots' losses and norms, and the wish to stop, go through the slot tree.
 
-    engine: Any
-    parameters: list[torch.nn.Parameter]
-    slots: int
-    clipping: float
-    scale_by_accumulation = False  # the tree divides once, at the end
-    tree: SlotTree = field(init=False)
-    totals: Totals = field(init=False)
-    notes: torch.Tensor = field(init=False)
-    stride: int = field(init=False)  # every so many slots one is measured
+    Parameters are dealt to buckets from the last to the first, as backward reaches them; all but the last bucket are
+    taken in while backward goes on. The last one carries the notes: losses and squared norms by slot, and the wish.
+    """
 
-    def __post_init__(self) -> None:
-        self.resize(self.slots)
+    def __init__(self, engine: Any, parameters: list[torch.nn.Parameter], slots: int, clipping: float):
+        self.engine, self.clipping, self.parameters = engine, clipping, parameters
+        self.buckets: list[list[torch.nn.Parameter]] = [[]]
+        for parameter in reversed(parameters):
+            if sum(p.numel() for p in self.buckets[-1]) >= BUCKET:
+                self.buckets.append([])
+            self.buckets[-1].append(parameter)
+        self.resize(slots)
+        for number, bucket in enumerate(self.buckets[:-1]):
+            for parameter in bucket:
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._is_ready(number))
+        self._begin()
 
     def resize(self, slots: int) -> None:
         """From the next update on an update has so many slots."""
-        self.slots, self.stride = slots, -(-slots // MEASURED)
-        self.tree = SlotTree(slots, dist.get_rank(), dist.get_world_size())
+        sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
+        sizes[-1].append(2 * slots + 1)  # the notes
+        self.sum = SlotSum(sizes, slots, self.parameters[0].device)
+        self.slots, self.stride = slots, -(-slots // MEASURED)  # one slot in so many is measured
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember what travels with the slot's gradients; call before its backward."""
-        self.notes = torch.zeros(2 * self.slots + 1, device=loss.device)
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
+        self.slot, self.notes = slot, torch.zeros(2 * self.slots + 1, device=loss.device)
         self.notes[slot] = loss.detach()
         self.notes[-1] = float(stop)
+        return loss / self.slots
 
     @torch.no_grad()
     def reduce(self, bucket_size: int | None = None) -> None:
-        """Take in one slot's gradients; at the accumulation boundary replace them by the mean over all slots."""
-        gradients = []
-        for parameter in self.parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            gradients.append(gradient.float())  # the tree adds in float32
-            parameter.grad = None
-        if self.tree.next % self.stride == 0:
-            self.notes[self.slots + self.tree.next] = torch.stack(torch._foreach_norm(gradients)).norm()
-        self.tree.push([*gradients, self.notes])
+        """Take in what is left of a slot; at the accumulation boundary replace the gradients by their sum."""
+        while self.next < len(self.buckets):
+            self._push()
+        self._begin()
         if not self.engine.is_gradient_accumulation_boundary():
             return
-        total = self.tree.total()
-        mean, notes = total[: -len(self.notes)].div_(self.slots), total[-len(self.notes) :]
-        norm = clip_(mean, self.clipping)
-        losses, slot_norms = notes[:-1].clone().split(self.slots)
-        self.totals = Totals(losses, norm.item(), notes[-1].item() > 0, slot_norms[:: self.stride])
-        start = 0
-        for parameter in self.parameters:
-            part = mean[start : start + parameter.numel()]
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
-            start += parameter.numel()
+        sums = self.sum.finish()
+        notes = sums[-1].pop()
+        gradients = [gradient for bucket in sums for gradient in bucket]
+        total = norm(gradients).item()
+        if 0 < self.clipping < total:
+            torch._foreach_mul_(gradients, self.clipping / (total + 1e-6))
+        for bucket, parts in zip(self.buckets, sums, strict=True):
+            for parameter, part in zip(bucket, parts, strict=True):
+                parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
+        values = notes.tolist()
+        norms = [value * self.slots**2 for value in values[self.slots : -1 : self.stride]]
+        self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         return self.totals
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _begin(self) -> None:
+        self.next, self.waiting = 0, [len(bucket) for bucket in self.buckets]
+
+    @torch.no_grad()
+    def _is_ready(self, bucket: int) -> None:
+        """Called by backward for each parameter outside the last bucket. All ranks take buckets in the same order."""
+        self.waiting[bucket] -= 1
+        while self.next < len(self.buckets) - 1 and self.waiting[self.next] == 0:
+            self._push()
+
+    def _push(self) -> None:
+        bucket, gradients = self.buckets[self.next], []
+        for parameter in bucket:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(gradient.float().contiguous())  # the tree adds in float32
+            parameter.grad = None
+        if self.slot % self.stride == 0:
+            self.notes[self.slots + self.slot] += norm(gradients).square()
+        if self.next == len(self.buckets) - 1:
+            gradients.append(self.notes)
+        self.sum.push(self.next, gradients)
+        self.next += 1
 
 
 @dataclass
@@ -142,27 +190,27 @@ class StockReduction:
 
     engine: Any
     slots: int
-    scale_by_accumulation = True
     notes: list[torch.Tensor] = field(default_factory=list)
 
     def resize(self, slots: int) -> None:
         """From the next update on an update has so many slots."""
         self.slots = slots
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember a slot's loss, and whether this rank was asked to stop."""
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember a slot's loss, and whether this rank was asked to stop; returns the slot's share of the loss."""
         self.notes.append(torch.stack([loss.detach().float(), loss.new_tensor(float(stop), dtype=torch.float32)]))
+        return loss / self.engine.gradient_accumulation_steps()
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         rows = torch.stack(self.notes)
         self.notes = []
         whole = gather_ordered(rows, dist.get_rank() * len(rows), self.slots)
-        norm = None
+        total = None
         if self.engine.zero_optimization_stage() == 0:
             gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients).item()
-        return Totals(whole[:, 0], norm, bool(whole[:, 1].any()))
+            total = norm(gradients).item()
+        return Totals(whole[:, 0].tolist(), total, bool(whole[:, 1].any()))
 
 
 Reduction = ExactReduction | StockReduction
@@ -223,11 +271,9 @@ def is_plain(engine: Any) -> bool:
 
 def resize(engine: Any, reduction: Reduction, phase: Phase) -> None:
     """Let the updates have a phase's size; call between two updates, at ZeRO stage 0."""
-    if reduction.slots == phase.slots:
-        return
-    engine.set_train_batch_size(phase.effective_batch)
-    engine.micro_steps = 0  # DeepSpeed finds the accumulation's boundary by their count modulo its length
-    reduction.resize(phase.slots)
+    if reduction.slots != phase.slots:
+        engine.set_train_batch_size(phase.effective_batch)
+        reduction.resize(phase.slots)
 
 
 def learning_rate(engine: Any) -> float:
@@ -268,6 +314,11 @@ def broadcast_state(state: State | None, device: torch.device) -> State | None:
             dist.broadcast(tensor, src=0)
             tensors.setdefault(group, {})[name] = tensor.cpu()
     return tensors, values
+
+
+def generator(device: torch.device) -> torch.Generator:
+    """The source of all randomness on a device; torch.manual_seed, which seeds every kind there is, takes longer."""
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
 
 
 def gather_marks(mark: str) -> list[str]:

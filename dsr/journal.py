@@ -62,7 +62,7 @@ class Journal:
         self.progress.update(self.task, completed=done)
         if done % self.every and not last:
             return
-        loss = float(totals.losses.double().cpu().numpy().sum() / len(totals.losses))
+        loss = float(np.sum(totals.losses) / len(totals.losses))
         samples = self.plan.samples_seen(done)
         line = {
             "update": done,

@@ -27,9 +27,9 @@ class Noise:
     weight_squared: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # v, s, v v, v s, s s, weighted
 
-    def add(self, slot_norms: Sequence[float], norm: float, b: int, batch: int) -> None:
-        """Take in one update of `batch` samples: its gradient's norm, and those of some or all of its slots of b."""
-        small, big = fmean(n * n for n in slot_norms), norm * norm
+    def add(self, squares: Sequence[float], norm: float, b: int, batch: int) -> None:
+        """Take in one update of `batch` samples: its gradient's norm, and some or all of its slots' (of b), squared."""
+        small, big = fmean(squares), norm * norm
         if not math.isfinite(small):  # a norm beyond float32: the run is about to say so itself
             return
         square = (batch * big - b * small) / (batch - b)

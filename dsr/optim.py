@@ -11,7 +11,14 @@ from typing import Any
 import torch
 
 LOWEST, HIGHEST = 0.01, 10.0  # LAMB's trust ratio is clamped as in DeepSpeed's own for CUDA
-IGNORED = {"torch_adam", "adam_w_mode", "amsgrad", "dampening", "nesterov"}  # no matter, or off: dsr.config has checked
+IGNORED = {
+    "torch_adam",
+    "adam_w_mode",
+    "amsgrad",
+    "dampening",
+    "nesterov",
+    "fused",
+}  # no matter, or off: dsr.config has checked
 
 
 class Lars(torch.optim.Optimizer):

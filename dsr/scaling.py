@@ -216,6 +216,9 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     elif optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
         params["torch_adam"] = True
         changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
+    if not own and (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
+        params["fused"] = True
+        changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
     part["optimizer"] = {**optimizer, "params": params}
     if plan.scheduler is not None:
         part["scheduler"] = plan.scheduler

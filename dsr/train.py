@@ -109,7 +109,7 @@ def train(run: Run | None, device: torch.device) -> None:
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
             if totals.slot_norms is not None and totals.gradient_norm is not None and phase.slots > 1:
-                noise.add(totals.slot_norms.tolist(), totals.gradient_norm, plan.micro_batch, phase.effective_batch)
+                noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
             if plan.rule == "adascale":
                 gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
                 engine.set_rate(deepspeed, plan, progress, gain)
@@ -173,16 +173,18 @@ def play(
     device: torch.device,
 ) -> engine.Totals:
     """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
-    deepspeed.train()
-    dtype = next(deepspeed.module.parameters()).dtype
+    network = deepspeed.module
+    if not network.training:  # after a validation
+        network.train()
+    dtype = next(network.parameters()).dtype
+    generator = engine.generator(device)
     for slot, batch in zip(mine, batches, strict=True):
-        torch.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
+        generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
         loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
-        reduction.note(slot, loss, watch.stop_requested())
-        deepspeed.backward(loss, scale_wrt_gas=reduction.scale_by_accumulation)
-        if slot != mine[-1]:
-            deepspeed.step()  # counts the micro-step; the optimizer waits for the last slot
+        share = reduction.note(slot, loss, watch.stop_requested())
+        deepspeed.set_gradient_accumulation_boundary(slot == mine[-1])
+        deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
 
 
@@ -201,7 +203,7 @@ def slot_seed(seed: int, update: int, slot: int) -> int:
 
 def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan) -> None:
     """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
-    wrong = torch.nonzero(~torch.isfinite(totals.losses)).flatten().tolist()
+    wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
         return
     phase = plan.phase(update)

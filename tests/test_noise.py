@@ -29,7 +29,7 @@ def regression(seed, updates, measured=SLOTS):
         one = Noise()
         for each in (noise, one):
             each.add(
-                [float(np.linalg.norm(g)) for g in slots[:measured]],
+                [float(g @ g) for g in slots[:measured]],
                 float(np.linalg.norm(slots.mean(0))),
                 BATCH,
                 SLOTS * BATCH,
@@ -40,7 +40,7 @@ def regression(seed, updates, measured=SLOTS):
 
 def test_one_update_by_hand():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4, 8)
+    noise.add([9.0, 1.0], 2.0, 4, 8)
     # small = (9 + 1) / 2 = 5, big = 4, b = 4, B = 8
     # |G|^2 = (8 x 4 - 4 x 5) / (8 - 4) = 3; tr(Sigma) = (5 - 4) / (1/4 - 1/8) = 8
     assert (noise.square, noise.variance, noise.scale) == (3.0, pytest.approx(8.0), pytest.approx(8 / 3))
@@ -48,8 +48,8 @@ def test_one_update_by_hand():
 
 def test_the_two_averages_are_separate_and_weighted():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4, 8)  # 3 and 8, above
-    noise.add([2.0, 2.0], 2.0, 4, 8)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
+    noise.add([9.0, 1.0], 2.0, 4, 8)  # 3 and 8, above
+    noise.add([4.0, 4.0], 2.0, 4, 8)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
     assert noise.square == pytest.approx((0.98 * 3 + 4) / 1.98)
     assert noise.variance == pytest.approx(0.98 * 8 / 1.98)
     assert noise.scale == pytest.approx(0.98 * 8 / (0.98 * 3 + 4))
@@ -85,7 +85,7 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
     noise = Noise()
     for _ in range(30):
         slots = random.normal(size=(SLOTS, D))  # the true gradient is 0
-        noise.add([float(np.linalg.norm(g)) for g in slots], float(np.linalg.norm(slots.mean(0))), 1, SLOTS)
+        noise.add([float(g @ g) for g in slots], float(np.linalg.norm(slots.mean(0))), 1, SLOTS)
     low, high = noise.interval()
     assert high is None and low > SLOTS
     assert noise.scale is None or noise.scale > low
@@ -94,7 +94,7 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
 def test_nothing_yet():
     noise = Noise()
     assert noise.scale is None and noise.interval() is None
-    noise.add([3.0, 1.0], 2.0, 4, 8)
+    noise.add([9.0, 1.0], 2.0, 4, 8)
     assert noise.interval() is None  # one update has no spread
     noise.add([math.inf, 1.0], 2.0, 4, 8)
     assert noise.weight == 1  # passed over
@@ -108,7 +108,7 @@ def test_it_comes_back_from_json_to_the_bit():
 
 def test_the_gain_by_hand():
     noise = Noise()
-    noise.add([3.0, 1.0], 2.0, 4, 8)  # tr(Sigma) = 8, |G|^2 = 3
+    noise.add([9.0, 1.0], 2.0, 4, 8)  # tr(Sigma) = 8, |G|^2 = 3
     assert noise.gain(4, 1) == 1
     assert noise.gain(4, 10) == pytest.approx((2 + 3) / (0.2 + 3))  # 8 / 4 = 2
     phi = noise.scale / 4
