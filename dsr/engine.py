@@ -94,7 +94,7 @@ class Totals:
     losses: list[float]  # by slot
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
-    slot_norms: list[float] | None = None  # the squared norms of measured slots' gradients; None where not at hand
+    slot_norms: list[float] | None = None  # squared, of measured slots' gradients; None with one slot, or not at hand
 
 
 class ExactReduction:
@@ -149,7 +149,7 @@ class ExactReduction:
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
         values = notes.tolist()
-        norms = [value * self.slots**2 for value in values[self.slots : -1 : self.stride]]
+        norms = [value * self.slots**2 for value in values[self.slots : -1 : self.stride]] if self.slots > 1 else None
         self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
@@ -176,7 +176,7 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float().contiguous())  # the tree adds in float32
             parameter.grad = None
-        if self.slot % self.stride == 0:
+        if self.slots > 1 and self.slot % self.stride == 0:
             self.notes[self.slots + self.slot] += norm(gradients).square()
         if self.next == len(self.buckets) - 1:
             gradients.append(self.notes)

@@ -108,7 +108,7 @@ def train(run: Run | None, device: torch.device) -> None:
             engine.resize(deepspeed, reduction, phase)
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
-            if totals.slot_norms is not None and totals.gradient_norm is not None and phase.slots > 1:
+            if totals.slot_norms is not None and totals.gradient_norm is not None:
                 noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
             if plan.rule == "adascale":
                 gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
