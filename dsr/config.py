@@ -111,6 +111,9 @@ class Data(Section):
     members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
     patch: Positive | None = Field(None, description="side of the square training patches, in high-resolution cells")
     fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"
+    )
 
 
 class Model(Section):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -225,48 +227,143 @@ def weights(engine: Any) -> dict[str, torch.Tensor]:
         return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
 
-State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer"} -> tensors, and JSON
+State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer", ...} -> tensors, and JSON
 
 
 def state(engine: Any) -> State:
-    """All that a resumed run needs at ZeRO stage 0: tensors by name, and plain JSON values."""
-    optimizer = engine.optimizer.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
+    """All that a resumed run needs, whole, whatever the ZeRO stage: tensors by name on the CPU, and plain JSON values.
+
+    "network" holds the weights, "optimizer" the optimizer's tensors as NUMBER.KEY of each parameter, and "master" the
+    float32 weights where the network's are bf16. Every rank must call it; shards are gathered.
+    """
+    inner = _inner(engine)
+    tensors: dict[str, dict[str, torch.Tensor]] = {"network": weights(engine), "optimizer": {}}
     scalars: dict[str, dict[str, Any]] = {}
-    for index, values in optimizer["state"].items():
+    for number, (master, values) in enumerate(_gathered(engine) if _is_sharded(engine) else _own(engine)):
+        if engine.bfloat16_enabled():
+            tensors.setdefault("master", {})[str(number)] = master.detach().cpu().clone()
         for key, value in values.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = value.detach().cpu().clone()
+                tensors["optimizer"][f"{number}.{key}"] = value.detach().cpu().clone()
             else:
-                scalars.setdefault(str(index), {})[key] = value
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer["param_groups"]]
+                scalars.setdefault(str(number), {})[key] = value
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in inner.param_groups]
     scheduler = engine.lr_scheduler.state_dict() if engine.lr_scheduler is not None else None
-    values = {"optimizer": scalars, "groups": groups, "scheduler": scheduler, "steps": engine.global_steps}
-    return {"network": weights(engine), "optimizer": tensors}, values
+    return tensors, {"optimizer": scalars, "groups": groups, "scheduler": scheduler, "steps": engine.global_steps}
 
 
 def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: dict[str, Any]) -> None:
-    """Put back what `state` gave."""
-    with torch.no_grad():
-        for name, parameter in engine.module.named_parameters():
+    """Put back what `state` gave, on any number of ranks; every rank must call it."""
+    import deepspeed
+
+    parameters = dict(engine.module.named_parameters())
+    zero3 = engine.zero_optimization_stage() == 3
+    with (
+        torch.no_grad(),
+        deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0, enabled=zero3),
+    ):
+        for name, parameter in parameters.items():
             parameter.copy_(tensors["network"][name])
-    current = engine.optimizer.state_dict()
-    held: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in values["optimizer"].items()}
+    held: dict[int, dict[str, Any]] = {int(number): dict(entry) for number, entry in values["optimizer"].items()}
     for name, tensor in tensors["optimizer"].items():
-        index, key = name.split(".", 1)
-        held.setdefault(int(index), {})[key] = tensor
-    groups = [
-        {**group, **saved} for group, saved in zip(current["param_groups"], values["groups"], strict=True)
-    ]  # the parameters' numbers are the optimizer's own, the rest is what was saved
-    engine.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        number, key = name.split(".", 1)
+        held.setdefault(int(number), {})[key] = tensor
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    masters = [tensors["master"][str(i)] for i in range(len(trained))] if "master" in tensors else None
+    masters = masters or [tensors["network"][name] for name in trained]
+    inner = _inner(engine)
+    if _is_sharded(engine):
+        _scatter(engine, masters, held)
+        for group, saved in zip(inner.param_groups, values["groups"], strict=True):
+            group.update(saved)
+    else:
+        groups = [
+            {**group, **saved}
+            for group, saved in zip(inner.state_dict()["param_groups"], values["groups"], strict=True)
+        ]  # the parameters' numbers are the optimizer's own, the rest is what was saved
+        inner.load_state_dict({"state": held, "param_groups": groups})
+        with torch.no_grad():
+            for parameter, master in zip(_masters(engine), masters, strict=True):
+                parameter.copy_(master)
     if engine.lr_scheduler is not None:
         engine.lr_scheduler.load_state_dict(values["scheduler"])
     engine.global_steps = values["steps"]
 
 
-def is_plain(engine: Any) -> bool:
-    """Whether the optimizer is torch's own, as at stage 0 in float32: DeepSpeed wraps it for bf16 and ZeRO."""
-    return isinstance(engine.optimizer, torch.optim.Optimizer)
+def _inner(engine: Any) -> torch.optim.Optimizer:
+    """torch's optimizer, which DeepSpeed wraps for bf16 and ZeRO."""
+    return engine.optimizer if isinstance(engine.optimizer, torch.optim.Optimizer) else engine.optimizer.optimizer
+
+
+def _is_sharded(engine: Any) -> bool:
+    return engine.zero_optimization_stage() > 0
+
+
+def _masters(engine: Any) -> list[torch.Tensor]:
+    """At stage 0, the float32 weights that the optimizer moves, parameter by parameter."""
+    return [parameter for group in _inner(engine).param_groups for parameter in group["params"]]
+
+
+def _own(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """At stage 0, each parameter's float32 weights and its optimizer's values."""
+    for master in _masters(engine):
+        yield master, _inner(engine).state[master]
+
+
+def _partitions(engine: Any) -> list[torch.Tensor]:
+    """At stages 1-3, the flat float32 shards that this rank's optimizer moves."""
+    names = "single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"
+    return next(getattr(engine.optimizer, name) for name in names if hasattr(engine.optimizer, name))
+
+
+def _gathered(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """At stages 1-3, the same of the whole parameters, by DeepSpeed's address of each one's fragments."""
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    flat = _partitions(engine)[0]
+    shared = _inner(engine).state[flat]
+    parts = [key for key, value in shared.items() if isinstance(value, torch.Tensor) and value.shape == flat.shape]
+    for parameter in engine.module.parameters():
+        if parameter.requires_grad:
+            values = {key: value for key, value in shared.items() if key not in parts}  # the count of steps
+            values |= {key: safe_get_full_optimizer_state(parameter, key) for key in parts}
+            yield safe_get_full_fp32_param(parameter), values
+
+
+def _scatter(engine: Any, masters: list[torch.Tensor], held: dict[int, dict[str, Any]]) -> None:
+    """At stages 1-3, put whole parameters' float32 weights and optimizer values into this rank's shards."""
+    from deepspeed import utils
+
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    inner, device = _inner(engine), parameters[0].device
+    parts = [key for key, value in held.get(0, {}).items() if getattr(value, "shape", None) == masters[0].shape]
+    for flat in _partitions(engine):  # DeepSpeed makes the optimizer's values in a run's first step
+        shared = {key: copy.deepcopy(value) for key, value in held.get(0, {}).items() if key not in parts}
+        inner.state[flat] = {**shared, **{key: torch.zeros_like(flat) for key in parts}}
+    zero3 = engine.zero_optimization_stage() == 3
+    if zero3:  # its calls for whole parameters fail where the ranks divide one unevenly
+        set_weights, set_value = utils.safe_set_local_fp32_param, utils.safe_set_local_optimizer_state
+    else:
+        set_weights, set_value = utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+    for number, parameter in enumerate(parameters):
+        for key in (None, *parts):
+            whole = (held[number][key] if key else masters[number]).to(device, torch.float32)
+            value = _shard(whole) if zero3 else whole
+            set_value(parameter, value, key) if key else set_weights(parameter, value)
+
+
+def _shard(whole: torch.Tensor) -> torch.Tensor:
+    """This rank's share of a parameter at stage 3: equal parts, the last one filled up."""
+    size = -(-whole.numel() // dist.get_world_size())
+    filled = torch.nn.functional.pad(whole.reshape(-1), (0, size * dist.get_world_size() - whole.numel()))
+    return filled[size * dist.get_rank() :][:size]
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """The norm of the last update's gradient where DeepSpeed reduced it in shards; None where there is none."""
+    found = engine.get_global_grad_norm()
+    return None if found is None else float(found)
 
 
 def resize(engine: Any, reduction: Reduction, phase: Phase) -> None:

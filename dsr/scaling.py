@@ -224,6 +224,9 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
         part["scheduler"] = plan.scheduler
     if plan.scheduler != experiment.deepspeed.get("scheduler"):
         changed["scheduler"] = f"step counts and warm-up for {plan.gpus} GPUs in weak scaling"
+    if experiment.zero_stage and "zero_allow_untested_optimizer" not in part:
+        part["zero_allow_untested_optimizer"] = True
+        changed["zero_allow_untested_optimizer"] = "every optimizer here works element by element, as sharding needs"
     if experiment.exact:
         part["gradient_clipping"] = 0.0
         if experiment.clipping:

@@ -28,8 +28,6 @@ from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Phase, Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
 
-NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
-
 
 class NotFinite(RuntimeError):
     """A loss, a gradient or a predicted field is not a finite number; every rank raises it alike."""
@@ -116,6 +114,9 @@ def train(run: Run | None, device: torch.device) -> None:
                 progress += gain
             rate = engine.learning_rate(deepspeed)
             deepspeed.step()
+            if totals.gradient_norm is None:  # ZeRO knows it only now
+                totals.gradient_norm = engine.gradient_norm(deepspeed)
+                check_finite(totals, update, stream, plan)
             done = update + 1
             last = done == plan.updates or progress >= plan.sequential_updates
             journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
@@ -143,8 +144,6 @@ def train(run: Run | None, device: torch.device) -> None:
         state, reason = "finished", ""
         if stopped:
             state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
-            if not engine.is_plain(deepspeed):
-                state, reason = "failed", f"{reason}; nothing was saved ({NO_CHECKPOINT})"
         run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
 
 
@@ -224,9 +223,7 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
 
 
 def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
-    """Save all that a resumed run needs, where that can be had (NO_CHECKPOINT)."""
-    if not engine.is_plain(deepspeed):
-        return
+    """Save all that a resumed run needs; rank 0 writes it."""
     tensors, values = engine.state(deepspeed)
     if run:
         found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
