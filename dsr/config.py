@@ -135,6 +135,12 @@ class Log(Section):
     every: Positive = Field(default=10, description="updates between two lines in metrics.jsonl and TensorBoard")
 
 
+class Watchdog(Section):
+    minutes: Annotated[float, Field(gt=0, le=10080)] = Field(
+        default=10.0, description="without an update, validation or checkpoint after which a run is ended"
+    )
+
+
 class Dsr(Section):
     """The `dsr` section of an experiment."""
 
@@ -147,6 +153,7 @@ class Dsr(Section):
     checkpoint: Checkpoint = Checkpoint()
     validation: Validation = Validation()
     log: Log = Log()
+    watchdog: Watchdog = Watchdog()
 
 
 class Experiment(BaseModel):

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,21 +19,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from dsr import watch
 from dsr.errors import UserError
-from dsr.files import whole_file, whole_folder, write_json
+from dsr.files import clean, whole_file, whole_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, "Tensor"]
 
+LOCKS = (".lock", ".writer")  # of `dsr launch`, and of its rank 0
+ARITHMETIC = ("dsr", "deepspeed", "torch", "numpy")  # the packages whose versions may change a run's bits
 STATES = ("running", "finished", "failed", "stopped")
 # What a run leaves in its folder: `--force` removes these and nothing else.
 CONTENT = [
     *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
     *("events.out.*", "checkpoints", "model", "report", "forecast_*.nc"),
-    *("hostfile", "deepspeed_env"),
+    *("hostfile", "deepspeed_env", "stacks"),
 ]
+PATIENCE = 60.0  # seconds for the ranks of an earlier launch to end
 
 
 class Damaged(Exception):
@@ -76,6 +83,11 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+    @property
+    def stacks(self) -> Path:
+        """Where ranks that hang leave their stacks."""
+        return self.folder / "stacks"
 
     @property
     def hostfile(self) -> Path:
@@ -124,6 +136,24 @@ class Run:
         except FileNotFoundError:
             return False
         return False
+
+    def claim(self, patience: float = PATIENCE) -> int:
+        """Be the only rank 0 that writes here, until this process ends or closes the descriptor that it returns.
+
+        A rank of a launch that was killed may take a moment to notice it. Raises TimeoutError if it stays.
+        """
+        descriptor = os.open(self.folder / ".writer", os.O_WRONLY | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}") from None
+                time.sleep(0.1)
+            else:
+                return descriptor
 
     # metrics
 
@@ -207,10 +237,14 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     """Make or open a run's folder and lock it until the end of the block.
 
     A folder that holds a run is refused unless `resume` (go on) or `force` (what the run left there is removed); one
-    that holds anything else always is. Raises UserError, also if another `dsr launch` has the folder.
+    that holds anything else always is. Raises UserError, also if another `dsr launch` has the folder. What is still
+    alive of a launch that was killed is ended first: on this host by its mark, elsewhere it ends by itself.
     """
     run = Run(folder)
-    is_run = (folder / "status.json").exists()
+    try:
+        is_run = (folder / "status.json").exists()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     if resume and not is_run:
         raise UserError(f"--resume: {folder} holds no run")
     if is_run and not (resume or force):
@@ -218,10 +252,10 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
             f"{folder} already holds a run; --resume goes on, --force replaces it, --run-dir goes elsewhere"
         )
     try:
-        if not is_run and folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        if not is_run and folder.exists() and any(path.name not in LOCKS for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run; --run-dir must name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / ".lock").open("a+")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
@@ -229,9 +263,28 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere") from None
+        lock.seek(0)
+        _end(lock.read())
+        try:
+            os.close(run.claim())
+        except TimeoutError as error:
+            raise UserError(f"{error}, on another host: end it there first") from None
+        lock.truncate(0)
+        lock.write(watch.mark(os.getpid()))
+        lock.flush()
+        clean(folder)
         if not resume:
             _clear(folder)
         yield run
+
+
+def _end(mark: str) -> None:
+    """End every process on this host of the launch with this mark, which is dead itself."""
+    while mark and (left := watch.processes(mark)):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
 
 
 def weights_sha256(parameters: Tensors) -> str:
@@ -245,21 +298,42 @@ def weights_sha256(parameters: Tensors) -> str:
     return digest.hexdigest()
 
 
-def environment(devices: str, threads: int, fingerprint: str) -> dict[str, Any]:
-    """What environment.json tells: versions, devices, threads a rank, the store's fingerprint, commit, command line."""
-    packages = ("dsr", "deepspeed", "torch", "numpy", "xarray", "zarr", "safetensors")
+def environment(devices: str, model: str, threads: int, fingerprint: str) -> dict[str, Any]:
+    """What environment.json tells: versions, devices and their model, threads a rank, the store's fingerprint, ...
+
+    "sources" is the SHA-256 over dsr's own Python files, names and bytes, in the order of their paths.
+    """
+    packages = (*ARITHMETIC, "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
+        "sources": _sources(),
         "host": platform.node(),
         "system": platform.platform(),
-        "processor": _processor(),
         "devices": devices,
+        "device": model,
         "threads": threads,
         "fingerprint": fingerprint,
         "commit": _commit(),
         "command": sys.argv,
     }
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two `environment`s and would change a run's bits, in people's words."""
+    found = []
+    if before.get("fingerprint") != after["fingerprint"]:
+        found.append("the store's content")
+    for name in ARITHMETIC:
+        old, new = before.get("packages", {}).get(name), after["packages"][name]
+        if old != new:
+            found.append(f"{name} ({old}, now {new})")
+    if before.get("sources") != after["sources"]:
+        found.append("dsr's own code")
+    for key, what in (("device", "the kind of device"), ("threads", "the number of threads")):
+        if before.get(key) != after[key]:
+            found.append(f"{what} ({before.get(key)}, now {after[key]})")
+    return found
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -344,12 +418,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def _sources() -> str:
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def processor() -> str:
+    """The model of this host's CPU, and its widest vectors where Linux tells: other vectors, other sums."""
+    fields = {"model name": platform.processor(), "flags": ""}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        fields |= {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    widest = next((flag for flag in ("avx512f", "avx2") if flag in fields["flags"].split()), "")
+    return " ".join(filter(None, (fields["model name"], widest)))
 
 
 def _commit() -> str | None:

@@ -39,9 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
     run = Run(parser.parse_args().run_dir)
-    watch.start()
-    device = engine.start()
+    watch.start(run.stacks)
+    device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
+    if lead:
+        run.claim()
     try:
         train(run if lead else None, device)
     except Exception as error:
@@ -107,6 +109,7 @@ def train(run: Run | None, device: torch.device) -> None:
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
             deepspeed.step()
+            watch.beat()
             done = update + 1
             journal.update(done, rate, totals, time.perf_counter() - begun)
             stopped = totals.stop and done < plan.updates
@@ -118,8 +121,10 @@ def train(run: Run | None, device: torch.device) -> None:
                 if skill.score < best:
                     best = skill.score
                     save_model(run, deepspeed, experiment, features, store, done, skill)
+                watch.beat()
             if done % settings.checkpoint.every == 0 or done == plan.updates or stopped:
                 save_checkpoint(run, deepspeed, done, best)
+                watch.beat()
             if stopped:
                 break
 
@@ -153,6 +158,7 @@ def play(
         torch.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
         loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
+        watch.beat()
         reduction.note(slot, loss, watch.stop_requested())
         deepspeed.backward(loss, scale_wrt_gas=reduction.scale_by_accumulation)
         if slot != mine[-1]:

@@ -1,5 +1,9 @@
-"""A rank's eye on the outside: who it is, whether its launcher lives, and whether it was asked to stop."""
+"""A rank's eye on itself and outside: who it is, whether it gets on, its launcher lives, and it was asked to stop."""
 
+from __future__ import annotations
+
+import contextlib
+import faulthandler
 import os
 import re
 import signal
@@ -7,24 +11,106 @@ import threading
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import psutil
 
 MARK = "DSR_LAUNCH"  # the variable that names the `dsr launch` of every process of a run
 SECONDS = 1.0  # between two looks
+LIMIT = "DSR_WATCHDOG"  # the variable that holds the seconds without progress after which a rank ends
+STARTUP = 600.0  # seconds that the way to the first update may always take
+LAST_WORDS = 20.0  # seconds between a rank's stack and its end, at most: the others' stacks come then too
 
 _RANK = {  # rank, ranks, rank on this host: what each launcher calls them; Slurm last, as others run under it
     "OpenMPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     "MVAPICH": ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
     "Slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
 }
+_WAITING = ("torch/distributed/", "deepspeed/comm/", "dsr/reduce.py")  # where ranks wait for each other
 _stop = False
+_limit = 0.0  # seconds without progress until the watchdog bites; 0: there is none
+_set, _deadline = 0.0, float("inf")  # when the watchdog was last set back, and when it bites
+_stacks: TextIO | int = 2  # where it writes
 
 
-def start() -> None:
-    """Learn the rank, and from now on end this process within seconds when its parent or its `dsr launch` is gone."""
+def start(stacks: Path) -> None:
+    """Learn the rank, and from now on end this process when its parent or its `dsr launch` is gone, or it hangs.
+
+    A hang is no `beat` for the seconds in the variable LIMIT; until the first one STARTUP seconds are granted. Then the
+    stacks of all threads go to `stacks`/rankN.txt (stderr where the run's folder is not visible), and a little later
+    SIGALRM ends the process. Neither needs the interpreter, so that a hang that holds its lock is ended too.
+    """
+    global _limit, _stacks
     rank_environment(os.environ)
+    _limit = limit()
+    if stacks.parent.is_dir():
+        stacks.mkdir(exist_ok=True)
+        _stacks = _stack_file(stacks, int(os.environ.get("RANK", "0"))).open("w")
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _set_back(max(_limit, STARTUP))
     looking = threading.Thread(target=_look, args=(os.getppid(), os.environ.get(MARK, "")), daemon=True)
     looking.start()
+
+
+def limit() -> float:
+    """The seconds without progress after which this rank ends."""
+    return float(os.environ.get(LIMIT, STARTUP))
+
+
+def beat() -> None:
+    """Tell the watchdog that this rank got on. Cheap: it is set back at most twenty times in its time."""
+    if _limit and time.monotonic() - _set > _limit / 20:
+        _set_back(_limit * 1.05)
+
+
+def _set_back(seconds: float) -> None:
+    global _set, _deadline
+    _set = time.monotonic()
+    _deadline = _set + seconds
+    faulthandler.dump_traceback_later(seconds, file=_stacks)
+    signal.setitimer(signal.ITIMER_REAL, seconds + min(_limit, LAST_WORDS))
+
+
+def has_bitten(stacks: Path) -> bool:
+    """Whether the watchdog of some rank has written its stack."""
+    try:
+        return any(file.stat().st_size for file in stacks.iterdir())
+    except OSError:
+        return False
+
+
+def hang(stacks: Path, ranks: int) -> tuple[str, str]:
+    """Who hangs, in one line, and their stacks, as the ranks' watchdogs left them in `stacks`; "" if none bit."""
+    dumps = {rank: _read(_stack_file(stacks, rank)) for rank in range(ranks)}
+    if not any(dumps.values()):
+        return "", ""
+    places = {rank: _innermost(dump) for rank, dump in dumps.items() if dump}
+    waiting = [rank for rank, place in places.items() if any(part in place for part in _WAITING)]
+    silent = [f"rank {rank} left no stack (is it stopped?)" for rank in dumps if rank not in places]
+    there = [f"rank {rank} hangs in {place}" for rank, place in places.items() if rank not in waiting]
+    found = silent + there or ["every rank waits for another"]
+    more = f", and {len(found) - 2} more" if len(found) > 2 else ""
+    shown = [rank for rank in places if rank not in waiting] or waiting[:1]
+    texts = [f"rank {rank}, all threads, the innermost call first:\n{dumps[rank].strip()}" for rank in shown[:2]]
+    return f"{'; '.join(found[:2])}{more}; all stacks are in {stacks}", "\n".join(texts)
+
+
+def _stack_file(stacks: Path, rank: int) -> Path:
+    return stacks / f"rank{rank}.txt"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _innermost(dump: str) -> str:
+    """ "FILE:LINE (FUNCTION)" of where the main thread is: faulthandler lists it last, its innermost call first."""
+    frame = re.search(r'File "(.*)", line (\d+) in (.*)', dump[dump.rfind("hread 0x") :])
+    return f"{frame[1]}:{frame[2]} ({frame[3]})" if frame else "a place unknown"
 
 
 def listen() -> None:
@@ -62,13 +148,30 @@ def mark(pid: int) -> str:
     return f"{_place()}:{pid}:{_started(pid)}"
 
 
+def processes(launcher: str) -> list[psutil.Process]:
+    """The live processes on this host that carry a launch's mark, wherever they hang in the tree."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == launcher:
+                found.append(process)
+    return found
+
+
 def _look(parent: int, launcher: str) -> None:
+    rank = os.environ.get("RANK", "?")
     here = launcher.startswith(_place())  # else it is on another host, where its pid means nothing to us
     pid = int(launcher.split(":")[2]) if here else 0
+    told = False
     while os.getppid() == parent and (not here or mark(pid) == launcher):
         time.sleep(SECONDS)
+        if not told and time.monotonic() > _deadline:
+            told = True
+            os.write(2, f"rank {rank}: no progress for {time.monotonic() - _set:.3g} s; ending\n".encode())
     gone = "its launcher" if os.getppid() != parent else "dsr launch"
-    os.write(2, f"rank {os.environ.get('RANK', '?')}: {gone} is gone; ending\n".encode())
+    os.write(2, f"rank {rank}: {gone} is gone; ending\n".encode())
     os._exit(1)
 
 

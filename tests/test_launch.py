@@ -57,7 +57,7 @@ def test_the_command_names_a_hostfile_of_ours_and_this_host(experiment, tmp_path
     assert line[line.index("--hostfile") + 1] == str(tmp_path / "hostfile")
     assert line[-5:] == ["--no_local_rank", "--module", "dsr.train", "--run-dir", str(tmp_path)]
     assert launch.hostfile(devices.first(2)) == "localhost slots=2\n"
-    assert launch.variables(devices, 1234)["OMP_NUM_THREADS"] == "1"
+    assert launch.variables(devices, 1234, config.load(experiment))["OMP_NUM_THREADS"] == "1"
 
 
 @pytest.mark.parametrize("launcher", ["pdsh", "openmpi", "slurm", "mpich", "mvapich"])
