@@ -378,10 +378,8 @@ def launch(
                 break
             _say(f"port {port} was taken by another program")
         if state == "running" or (state == "failed" and _signal(code)):  # rank 0 knows only that it lost the other
-            who, stacks = watch.hang(run.stacks, plan.devices)
-            minutes = task.experiment.dsr.watchdog.minutes
-            hung = f"no progress for {minutes:g} minutes (dsr.watchdog.minutes): {who}"
-            run.set_status("failed", hung if who else _reason(code, stop))
+            told, stacks = watch.read(run.last_words, plan.devices)
+            run.set_status("failed", told or _reason(code, stop))
             if stacks:
                 _say(stacks)
         return _conclude(run)
@@ -397,25 +395,28 @@ def _attempt(run: Run, devices: Devices, ours: dict[str, str], port: int, stop: 
         alive = "-oServerAliveInterval=10 -oServerAliveCountMax=3"
         environment["PDSH_SSH_ARGS_APPEND"] = f"{alive} {environment.get('PDSH_SSH_ARGS_APPEND', '')}".strip()
     mark = ours[watch.MARK]
-    shutil.rmtree(run.stacks, ignore_errors=True)
+    shutil.rmtree(run.last_words, ignore_errors=True)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: a run's orphans become our children
     line = command(devices, run, port)
     runner = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        _wait(runner, run, mark, stop, grace, here=not devices.launcher)
+        _wait(runner, run, ours, stop, grace, here=not devices.launcher)
     finally:
         _kill(runner, mark)
-        _drop_empty(run.stacks)
+        _drop_empty(run.last_words)
     return runner.returncode
 
 
-def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int], grace: float, *, here: bool) -> None:
+def _wait(
+    runner: subprocess.Popen[bytes], run: Run, ours: dict[str, str], stop: list[int], grace: float, *, here: bool
+) -> None:
     """Wait until the launcher has ended, with its ranks, or their time is over.
 
     Ranks that outlive a launcher which was killed may save; where it ended with 0 they have lost their own launcher.
     On this host alone (`here`) a run has ended when rank 0 says so for all, and the processes may go.
     """
-    asked, deadline, startup = False, float("inf"), time.monotonic() + watch.STARTUP
+    mark, asked, deadline = ours[watch.MARK], False, float("inf")
+    startup = time.monotonic() + watch.STARTUP
     while runner.poll() is None and time.monotonic() < deadline and stop.count(signal.SIGINT) < 2:
         if stop and not asked:
             asked = True
@@ -426,11 +427,13 @@ def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int],
         state = run.status()["state"]
         if here and state in ("finished", "stopped"):
             return
-        if here and state == "running" and time.monotonic() > startup and not run.stacks.exists():
+        if here and state == "running" and time.monotonic() > startup and not run.last_words.exists():
             run.set_status("failed", f"no rank has come up in {watch.STARTUP:g} s")
             return
-        if deadline == float("inf") and (state != "running" or watch.has_bitten(run.stacks)):
+        if deadline == float("inf") and state != "running":
             deadline = time.monotonic() + grace  # the ranks have said how it ended; the launcher has only to close
+        elif deadline == float("inf") and watch.is_there(run.last_words):
+            deadline = time.monotonic() + watch.delay(float(ours[watch.LIMIT])) + 2
         time.sleep(0.1)
     if runner.poll() and _ask_to_stop(mark):
         psutil.wait_procs(_processes(mark, ranks=True), timeout=max(0, min(grace, deadline - time.monotonic())))
@@ -475,13 +478,13 @@ def _is_rank(process: psutil.Process) -> bool:
     return False
 
 
-def _drop_empty(stacks: Path) -> None:
-    """Remove the stack files of ranks that did not hang."""
+def _drop_empty(words: Path) -> None:
+    """Remove the files of ranks that had nothing to say."""
     with contextlib.suppress(OSError):
-        for file in stacks.iterdir():
+        for file in words.iterdir():
             if not file.stat().st_size:
                 file.unlink()
-        stacks.rmdir()
+        words.rmdir()
 
 
 def _reason(code: int, stop: list[int]) -> str:

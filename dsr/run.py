@@ -37,7 +37,7 @@ STATES = ("running", "finished", "failed", "stopped")
 CONTENT = [
     *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
     *("events.out.*", "checkpoints", "model", "report", "forecast_*.nc"),
-    *("hostfile", "deepspeed_env", "stacks"),
+    *("hostfile", "deepspeed_env", "last_words"),
 ]
 PATIENCE = 60.0  # seconds for the ranks of an earlier launch to end
 
@@ -85,9 +85,9 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
-    def stacks(self) -> Path:
-        """Where ranks that hang leave their stacks."""
-        return self.folder / "stacks"
+    def last_words(self) -> Path:
+        """Where ranks that end badly leave their reason, or their stacks if they hang."""
+        return self.folder / "last_words"
 
     @property
     def hostfile(self) -> Path:

@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
     run = Run(parser.parse_args().run_dir)
-    watch.start(run.stacks)
+    watch.start(run.last_words)
     device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
     if lead:
@@ -53,6 +53,7 @@ def main() -> None:
             run.set_status("failed", reason)
         else:
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
+            watch.let_the_other_end() if _lost_a_rank(error) else watch.leave(reason)
         if isinstance(error, NotFinite):
             engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
         if os.environ.get("DSR_DEBUG"):

@@ -20,7 +20,6 @@ MARK = "DSR_LAUNCH"  # the variable that names the `dsr launch` of every process
 SECONDS = 1.0  # between two looks
 LIMIT = "DSR_WATCHDOG"  # the variable that holds the seconds without progress after which a rank ends
 STARTUP = 600.0  # seconds that the way to the first update may always take
-LAST_WORDS = 20.0  # seconds between a rank's stack and its end, at most: the others' stacks come then too
 
 _RANK = {  # rank, ranks, rank on this host: what each launcher calls them; Slurm last, as others run under it
     "OpenMPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
@@ -31,22 +30,22 @@ _WAITING = ("torch/distributed/", "deepspeed/comm/", "dsr/reduce.py")  # where r
 _stop = False
 _limit = 0.0  # seconds without progress until the watchdog bites; 0: there is none
 _set, _deadline = 0.0, float("inf")  # when the watchdog was last set back, and when it bites
-_stacks: TextIO | int = 2  # where it writes
+_words: TextIO | int = 2  # where it writes
 
 
-def start(stacks: Path) -> None:
+def start(words: Path) -> None:
     """Learn the rank, and from now on end this process when its parent or its `dsr launch` is gone, or it hangs.
 
     A hang is no `beat` for the seconds in the variable LIMIT; until the first one STARTUP seconds are granted. Then the
-    stacks of all threads go to `stacks`/rankN.txt (stderr where the run's folder is not visible), and a little later
+    stacks of all threads go to `words`/rankN.txt (stderr where the run's folder is not visible), and a little later
     SIGALRM ends the process. Neither needs the interpreter, so that a hang that holds its lock is ended too.
     """
-    global _limit, _stacks
+    global _limit, _words
     rank_environment(os.environ)
     _limit = limit()
-    if stacks.parent.is_dir():
-        stacks.mkdir(exist_ok=True)
-        _stacks = _stack_file(stacks, int(os.environ.get("RANK", "0"))).open("w")
+    if words.parent.is_dir():
+        words.mkdir(exist_ok=True)
+        _words = _file(words, int(os.environ.get("RANK", "0"))).open("w")
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _set_back(max(_limit, STARTUP))
     looking = threading.Thread(target=_look, args=(os.getppid(), os.environ.get(MARK, "")), daemon=True)
@@ -56,6 +55,11 @@ def start(stacks: Path) -> None:
 def limit() -> float:
     """The seconds without progress after which this rank ends."""
     return float(os.environ.get(LIMIT, STARTUP))
+
+
+def delay(limit: float) -> float:
+    """Seconds between a rank's stack and its end: the other ranks' stacks come then too."""
+    return min(limit, 20.0)
 
 
 def beat() -> None:
@@ -68,41 +72,58 @@ def _set_back(seconds: float) -> None:
     global _set, _deadline
     _set = time.monotonic()
     _deadline = _set + seconds
-    faulthandler.dump_traceback_later(seconds, file=_stacks)
-    signal.setitimer(signal.ITIMER_REAL, seconds + min(_limit, LAST_WORDS))
+    faulthandler.dump_traceback_later(seconds, file=_words)
+    signal.setitimer(signal.ITIMER_REAL, seconds + delay(_limit))
 
 
-def has_bitten(stacks: Path) -> bool:
-    """Whether the watchdog of some rank has written its stack."""
+def leave(reason: str) -> None:
+    """Have `dsr launch` read why this rank ends, which only rank 0 can say in status.json."""
+    if not isinstance(_words, int):
+        print(reason, file=_words, flush=True)
+
+
+def let_the_other_end(seconds: float = 5.0) -> None:
+    """Let the launcher see first which rank ended and made this one fail; it then asks this one to stop."""
+    until = time.monotonic() + seconds
+    while not _stop and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def is_there(words: Path) -> bool:
+    """Whether some rank has left its reason, or its watchdog the stacks."""
     try:
-        return any(file.stat().st_size for file in stacks.iterdir())
+        return any(file.stat().st_size for file in words.iterdir())
     except OSError:
         return False
 
 
-def hang(stacks: Path, ranks: int) -> tuple[str, str]:
-    """Who hangs, in one line, and their stacks, as the ranks' watchdogs left them in `stacks`; "" if none bit."""
-    dumps = {rank: _read(_stack_file(stacks, rank)) for rank in range(ranks)}
-    if not any(dumps.values()):
+def read(words: Path, ranks: int) -> tuple[str, str]:
+    """What ranks left in `words`: the reason why one ended or who hangs, in one line, and the stacks of those."""
+    texts = {rank: _text(_file(words, rank)) for rank in range(ranks)}
+    dumps = {rank: text for rank, text in texts.items() if text.startswith("Timeout (")}
+    if told := [f"rank {rank}: {text}" for rank, text in texts.items() if text and rank not in dumps]:
+        return told[0], ""
+    if not dumps:
         return "", ""
-    places = {rank: _innermost(dump) for rank, dump in dumps.items() if dump}
+    places = {rank: _innermost(dump) for rank, dump in dumps.items()}
     waiting = [rank for rank, place in places.items() if any(part in place for part in _WAITING)]
-    silent = [f"rank {rank} left no stack (is it stopped?)" for rank in dumps if rank not in places]
+    silent = [f"rank {rank} left no stack (is it stopped?)" for rank in texts if rank not in dumps]
     there = [f"rank {rank} hangs in {place}" for rank, place in places.items() if rank not in waiting]
     found = silent + there or ["every rank waits for another"]
     more = f", and {len(found) - 2} more" if len(found) > 2 else ""
     shown = [rank for rank in places if rank not in waiting] or waiting[:1]
-    texts = [f"rank {rank}, all threads, the innermost call first:\n{dumps[rank].strip()}" for rank in shown[:2]]
-    return f"{'; '.join(found[:2])}{more}; all stacks are in {stacks}", "\n".join(texts)
+    stacks = [f"rank {rank}, all threads, the innermost call first:\n{dumps[rank]}" for rank in shown[:2]]
+    reason = f"no progress (dsr.watchdog.minutes): {'; '.join(found[:2])}{more}; all stacks are in {words}"
+    return reason, "\n".join(stacks)
 
 
-def _stack_file(stacks: Path, rank: int) -> Path:
-    return stacks / f"rank{rank}.txt"
+def _file(words: Path, rank: int) -> Path:
+    return words / f"rank{rank}.txt"
 
 
-def _read(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 
