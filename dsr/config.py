@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -54,6 +55,15 @@ DEEPSPEED_BLOCKS = {
         pipeline_loading_checkpoint override_module_apply log_trace_cache_warnings enable_sanity_checks
         save_muon_momentum_buffer_in_memory leaf_module
     """),
+}
+# Blocks that write files of their own, somewhere: what they would tell, dsr tells.
+DEEPSPEED_WRITERS = {
+    "tensorboard": "dsr writes TensorBoard events into the run's folder",
+    "csv_monitor": "metrics.jsonl in the run's folder holds the numbers",
+    "wandb": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "comet": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "autotuning": "--set and `dsr plan` choose the numbers",
+    "data_efficiency": "dsr reads the data itself",
 }
 _ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode")
 OPTIMIZER_PARAMS = {
@@ -341,6 +351,7 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
         for key in part.get(block, {}):
             if key not in names:
                 raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, names)}")
+    _check_places(part, source)
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     for name in sizes:
         value = part.get(name)
@@ -366,6 +377,24 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
     stage = part.get("zero_optimization", {}).get("stage", 0)
     if not _is_number(stage) or stage not in (0, 1, 2, 3):
         raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
+
+
+def _check_places(part: dict[str, Any], source: str, prefix: str = "") -> None:
+    """Refuse what would have DeepSpeed write or read outside the run's folder, or import a module by its name."""
+    for key, value in part.items():
+        name = f"{prefix}{key}"
+        if name in DEEPSPEED_WRITERS and isinstance(value, dict) and value.get("enabled"):
+            raise UserError(
+                f"{source}: {name} writes outside the run's folder; leave it out: {DEEPSPEED_WRITERS[name]}"
+            )
+        if re.search(r"(path|file|dir|folder)s?$", key) and isinstance(value, str):
+            raise UserError(
+                f"{source}: {name} names a place outside the run's folder (given: {value[:60]}); leave it out"
+            )
+        if key == "lower_precision_safe_modules" and not all(str(each).startswith("torch.nn.") for each in value or []):
+            raise UserError(f"{source}: {name} may name classes of torch.nn only, such as torch.nn.Conv2d")
+        if isinstance(value, dict):
+            _check_places(value, source, f"{name}.")
 
 
 def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[str]], source: str) -> None:

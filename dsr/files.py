@@ -57,10 +57,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def clean(folder: Path) -> None:
     """Remove what a process that was killed left half written; call only where no other process writes."""
     for left in [*folder.glob(".*.partial"), *folder.glob(".*.old")]:
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a whole folder, or a link and not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

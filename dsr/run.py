@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import psutil
 
 from dsr import watch
 from dsr.errors import UserError
-from dsr.files import clean, whole_file, whole_folder, write_json
+from dsr.files import clean, remove, whole_file, whole_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,8 @@ class Run:
             status = json.loads((self.folder / "status.json").read_text())
         except FileNotFoundError:
             raise UserError(f"{self.folder}: no run here (no status.json)") from None
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'status.json'}: not JSON ({error})") from None
         if status["state"] == "running" and not self._is_held():
             status.update(state="failed", reason="dsr launch was killed: nothing of the run is left")
         return status
@@ -170,8 +173,11 @@ class Run:
         """The records of metrics.jsonl; a last line that is still being written is left out."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{self.metrics}: not lines of JSON ({error})") from None
 
     def rewind(self, update: int) -> None:
         """Drop the records of metrics.jsonl after an update: a resumed run plays those updates again."""
@@ -191,11 +197,11 @@ class Run:
         """
         self.checkpoints.mkdir(exist_ok=True)
         for left in self.checkpoints.glob(".*"):  # by a process that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
         path = self.checkpoints / name
         _write(path, tensors, {"state.json": state})
         for old in self.list_checkpoints()[:-keep]:  # out of sight first, so that none is ever seen half removed
-            shutil.rmtree(old.replace(old.with_name(f".{old.name}")))
+            remove(old.replace(old.with_name(f".{old.name}")))
         return path
 
     def list_checkpoints(self) -> list[Path]:
@@ -241,6 +247,7 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     alive of a launch that was killed is ended first: on this host by its mark, elsewhere it ends by itself.
     """
     run = Run(folder)
+    check_links(folder)
     try:
         is_run = (folder / "status.json").exists()
     except OSError as error:
@@ -276,6 +283,19 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
         if not resume:
             _clear(folder)
         yield run
+
+
+def check_links(folder: Path) -> None:
+    """Raise UserError where a link stands in a run's folder for a part of the run: we would write where it points."""
+    for path in _parts(folder):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: a run's folder must hold its own files; remove it")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What is there of a run, its locks included."""
+    here = folder.iterdir() if folder.is_dir() else []  # glob passes over links to nothing
+    return [path for path in here if any(fnmatch(path.name, pattern) for pattern in (*CONTENT, *LOCKS))]
 
 
 def _end(mark: str) -> None:
@@ -366,13 +386,22 @@ def _write(path: Path, tensors: Mapping[str, Tensors], texts: dict[str, dict[str
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     tensors, texts = {}, {}
+    file = path
     try:
-        lines = (path / "SHA256SUMS").read_text().splitlines()
+        files = sorted(path.iterdir())
+        for file in [path, *files]:
+            if file.is_symlink() or not (file.is_file() or file == path):
+                raise Damaged(f"{file} is not a plain file, and is not read")
+            if file != path and file.suffix not in (".safetensors", ".json") and file.name != "SHA256SUMS":
+                raise Damaged(f"{file} is neither safetensors nor JSON, and nothing else is read")
+        file = path / "SHA256SUMS"
+        lines = file.read_text().splitlines()
         sums = {name: expected for expected, name in (line.split("  ", 1) for line in lines)}
-        for file in path.iterdir():
+        for file in files:
             if file.name == "SHA256SUMS":
                 continue
             if _sha256(file) != sums.pop(file.name, None):
@@ -381,8 +410,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
                 tensors[file.stem] = load_file(file)
             else:
                 texts[file.name] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{path} is damaged ({error})") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Damaged(f"{file} is damaged ({error})") from None
     if sums:
         raise Damaged(f"{path} is damaged ({', '.join(sums)} missing)")
     return tensors, texts
@@ -403,12 +432,9 @@ def _sync(path: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for pattern in CONTENT:
-        for path in folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    for path in _parts(folder):
+        if path.name not in LOCKS:
+            remove(path)
 
 
 def _version(package: str) -> str | None:
