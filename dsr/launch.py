@@ -379,9 +379,13 @@ def launch(
             _say(f"port {port} was taken by another program")
         if state == "running" or (state == "failed" and _signal(code)):  # rank 0 knows only that it lost the other
             told, stacks = watch.read(run.last_words, plan.devices)
-            run.set_status("failed", told or _reason(code, stop))
             if stacks:
                 _say(stacks)
+            try:
+                run.set_status("failed", told or _reason(code, stop))
+            except OSError as error:  # a full disk, say
+                _say(f"failed: {told or _reason(code, stop)}; status.json cannot be written ({error.strerror})")
+                return FAILED
         return _conclude(run)
 
 

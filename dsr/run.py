@@ -113,7 +113,7 @@ class Run:
         except ValueError as error:
             raise UserError(f"{self.folder / 'status.json'}: not JSON ({error})") from None
         if status["state"] == "running" and not self._is_held():
-            status.update(state="failed", reason="dsr launch was killed: nothing of the run is left")
+            status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
         return status
 
     def set_status(self, state: str, reason: str = "", **more: Any) -> None:

@@ -49,9 +49,7 @@ def main() -> None:
     except Exception as error:
         known = isinstance(error, UserError | NotFinite)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        if lead and not _lost_a_rank(error):
-            run.set_status("failed", reason)
-        else:
+        if not (lead and not _lost_a_rank(error) and _told(run, reason)):
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
             watch.let_the_other_end() if _lost_a_rank(error) else watch.leave(reason)
         if isinstance(error, NotFinite):
@@ -60,6 +58,15 @@ def main() -> None:
             raise
         raise SystemExit(1) from None
     engine.finish()
+
+
+def _told(run: Run, reason: str) -> bool:
+    """Write why the run failed; False where even that cannot be written, as on a full disk."""
+    try:
+        run.set_status("failed", reason)
+    except OSError:
+        return False
+    return True
 
 
 def _lost_a_rank(error: Exception) -> bool:

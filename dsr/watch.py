@@ -79,7 +79,8 @@ def _set_back(seconds: float) -> None:
 def leave(reason: str) -> None:
     """Have `dsr launch` read why this rank ends, which only rank 0 can say in status.json."""
     if not isinstance(_words, int):
-        print(reason, file=_words, flush=True)
+        with contextlib.suppress(OSError):  # the disk may be full
+            print(reason, file=_words, flush=True)
 
 
 def let_the_other_end(seconds: float = 5.0) -> None:

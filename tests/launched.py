@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ class Launched:
     ):
         self.run = Run(folder)
         self.begun = time.time()
-        self.errors = folder.with_name(f"{folder.name}.stderr").open("w+")
+        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115  (closed at the end)
         start = ["-c", code] if code else ["-m", "dsr"]
         line = [sys.executable, *start, "launch", *map(str, arguments), "--run-dir", str(folder)]
 
