@@ -41,7 +41,7 @@ LAUNCHERS = {  # and the program by which DeepSpeed knows them
     "mvapich": "mpiname",
 }
 THREADS = 1  # a rank; another number gives other bits
-GRACE = 30.0  # seconds from the wish to stop until what is left is killed
+GRACE = 25.0  # seconds from the wish to stop until what is left is killed; Slurm kills us too after 30
 CLOSE = 1e-3  # where bits cannot be the same: the largest relative difference of the weights after 20 updates
 TOLERANCE = f"the weights agree to {CLOSE:g} (relative, after 20 updates)"
 FREE = (

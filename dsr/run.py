@@ -299,8 +299,8 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _end(mark: str) -> None:
-    """End every process on this host of the launch with this mark, which is dead itself."""
-    while mark and (left := watch.processes(mark)):
+    """End every process on this host of the launch with this mark, if it is dead itself: else the folder is a copy."""
+    while mark and not watch.lives(mark) and (left := watch.processes(mark)):
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -170,6 +170,11 @@ def mark(pid: int) -> str:
     return f"{_place()}:{pid}:{_started(pid)}"
 
 
+def lives(launcher: str) -> bool:
+    """Whether the `dsr launch` with this mark is a live process of this host."""
+    return launcher.startswith(_place()) and mark(int(launcher.split(":")[2])) == launcher
+
+
 def processes(launcher: str) -> list[psutil.Process]:
     """The live processes on this host that carry a launch's mark, wherever they hang in the tree."""
     import psutil
@@ -185,9 +190,8 @@ def processes(launcher: str) -> list[psutil.Process]:
 def _look(parent: int, launcher: str) -> None:
     rank = os.environ.get("RANK", "?")
     here = launcher.startswith(_place())  # else it is on another host, where its pid means nothing to us
-    pid = int(launcher.split(":")[2]) if here else 0
     told = False
-    while os.getppid() == parent and (not here or mark(pid) == launcher):
+    while os.getppid() == parent and (not here or lives(launcher)):
         time.sleep(SECONDS)
         if not told and time.monotonic() > _deadline:
             told = True

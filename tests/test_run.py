@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dsr import run as runs
+from dsr import watch
 from dsr.errors import UserError
 from dsr.files import clean
 
@@ -76,6 +77,37 @@ def test_running_without_its_launcher_reads_as_failed(tmp_path):
     status = runs.Run(folder).status()
     assert status["state"] == "failed" and "killed" in status["reason"]
     with runs.hold(folder, resume=True):
+        pass
+
+
+def test_what_is_left_of_a_dead_launch_is_ended_before_another_writes_and_nothing_else(tmp_path):
+    """A rank may be frozen, and cannot notice that its launch is dead; a folder may be the copy of a live run's."""
+    for dead in (True, False):
+        launcher = subprocess.Popen(["sleep", "60"])
+        mark = watch.mark(launcher.pid)
+        rank = subprocess.Popen(["sleep", "60"], env={**os.environ, watch.MARK: mark})
+        os.kill(rank.pid, signal.SIGSTOP)
+        if dead:
+            launcher.kill()
+            launcher.wait()
+        folder = tmp_path / f"run {dead}"
+        folder.mkdir()
+        (folder / ".lock").write_text(mark)
+        with runs.hold(folder):
+            assert (rank.poll() is not None) == dead
+        for process in (rank, launcher):
+            process.kill()
+            process.wait()
+
+
+def test_another_rank_0_that_still_writes_is_waited_for(tmp_path, monkeypatch):
+    run = runs.Run(tmp_path)
+    held = run.claim()
+    monkeypatch.setattr(runs.Run.claim, "__defaults__", (0.2,))
+    with pytest.raises(UserError, match="still writes"), runs.hold(tmp_path):
+        pass
+    os.close(held)
+    with runs.hold(tmp_path):
         pass
 
 
