@@ -416,6 +416,7 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
     clipping = part.get("gradient_clipping", 1.0)
     if not _is_number(clipping) or clipping < 0:
         raise UserError(f"{source}: gradient_clipping must be 0 (none) or a positive number")
+    _check_precision(part, source)
     stage = part.get("zero_optimization", {}).get("stage", 0)
     if not _is_number(stage) or stage not in (0, 1, 2, 3):
         raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
@@ -464,6 +465,22 @@ def _check_growth(experiment: Experiment, source: str) -> None:
             f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "
             "set zero_optimization.stage to 0"
         )
+
+
+def _check_precision(part: dict[str, Any], source: str) -> None:
+    """Refuse what dsr's checkpoints and exact sums do not cover."""
+    half = "trains in float32 or bfloat16: use bf16.enabled, or torch_autocast with dtype bfloat16"
+    if part.get("fp16", {}).get("enabled"):
+        raise UserError(f"{source}: fp16.enabled: dsr {half}")
+    autocast = part.get("torch_autocast", {})
+    if autocast.get("enabled") and autocast.get("dtype") not in ("bfloat16", "bf16", "torch.bfloat16"):
+        raise UserError(f"{source}: torch_autocast.dtype {json.dumps(autocast.get('dtype'))}: dsr {half}")
+    for key in part.get("zero_optimization", {}):
+        if "offload" in key and part["zero_optimization"][key]:
+            raise UserError(f"{source}: zero_optimization.{key}: dsr keeps weights on their devices; leave it out")
+    bf16 = part.get("bf16", {}).get("enabled") or part.get("bfloat16", {}).get("enabled")
+    if bf16 and part["optimizer"]["params"].get("torch_adam") is False:
+        raise UserError(f"{source}: optimizer.params.torch_adam must be true with bf16")
 
 
 def _check_places(part: dict[str, Any], source: str, prefix: str = "") -> None:
