@@ -106,6 +106,9 @@ class Data(Section):
     members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
     patch: Positive | None = Field(None, description="side of the square training patches, in high-resolution cells")
     fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
+    samples: Positive | None = Field(
+        None, description="train on no more than so many fields: whole runs, evenly spread over the training split"
+    )
 
 
 class Model(Section):
@@ -139,6 +142,7 @@ class Dsr(Section):
     """The `dsr` section of an experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    labels: dict[str, str] = Field(default_factory=dict, description="stand beside the settings in TensorBoard")
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
     model: Model = Model()

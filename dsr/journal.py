@@ -110,6 +110,7 @@ class Journal:
             "rule": self.plan.rule,
             "optimizer": experiment.deepspeed["optimizer"]["type"],
             "seed": experiment.dsr.seed,
+            **experiment.dsr.labels,
             "model": experiment.dsr.model.name,
             **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},
         }
