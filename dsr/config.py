@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -237,7 +238,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(part for part in [prefix, *location] if part)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}{_nearest(location[-1], _names(model, location[:-1]))}"
     given = "" if first["type"] == "missing" else f" (given: {json.dumps(first['input'], default=str)[:60]})"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
@@ -250,11 +251,13 @@ def _names(model: Any, location: list[str]) -> list[str]:
         if field is None:
             continue  # a list index, or the name of a union's branch
         candidates = [field.annotation, *get_args(field.annotation)]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        nested = [c for c in candidates if isinstance(c, type) and (issubclass(c, BaseModel) or is_dataclass(c))]
         inner = [a for c in candidates if get_origin(c) in (list, dict, Union) for a in get_args(c)]
         nested += [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
         if nested:
             model = nested[0]
+    if is_dataclass(model):
+        return [field.name for field in fields(model)]
     return [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
 
 
