@@ -33,9 +33,11 @@ class Limits(Section):
         return all(limit is None or value in limit for limit, value in wanted)
 
 
-class DataSet(Limits):
+class DataSet(Section):
     """One store, or a part of its training split, and what the experiment changes for it."""
 
+    gpus: list[Positive] | None = None
+    budgets: dict[BudgetName, Limits] | None = Field(None, description="in place of the study's")
     label: str = Field(description="what a reader of the report calls it")
     store: str | None = Field(None, description="path (from where dsr is started) or URL")
     simulate: Settings | None = Field(None, description="built-in data with these settings, made once")
@@ -53,6 +55,9 @@ class Arm(Limits):
 
     label: str
     mode: Literal["strong", "weak"]
+    micro_batch: Positive | None = Field(
+        None, description="samples that a GPU takes at once; the batch stays, so the mean is the same but for rounding"
+    )
     changes: Changes = Field(default_factory=dict)
     rates: list[Rate] | None = Field(None, description="tune this arm's own sequential rate over these")
     retune: list[Rate] | None = Field(None, description="tune the rate anew at every batch, over these, on validation")
@@ -153,8 +158,11 @@ def overrides(changes: dict[str, Any] | list[str]) -> list[str]:
 def _problem(ablation: Ablation) -> str | None:
     """What does not fit together between the file's parts."""
     arms, proof = ablation.arms, ablation.proof
-    groups = (("data", ablation.data), ("arms", arms), ("budgets", ablation.budgets))
-    named = [(f"{group}.{name}.arms", part.arms or []) for group, parts in groups for name, part in parts.items()]
+    budgets = {f"budgets.{name}": limits for name, limits in ablation.budgets.items()}
+    for data, part in ablation.data.items():
+        budgets |= {f"data.{data}.budgets.{name}": limits for name, limits in (part.budgets or {}).items()}
+    limited = budgets | {f"arms.{name}": arm for name, arm in arms.items()}
+    named = [(f"{where}.arms", limits.arms or []) for where, limits in limited.items()]
     for where, names in [*named, ("proof.arms", proof.arms if proof else [])]:
         if unknown := [name for name in names if name not in (*arms, SEQUENTIAL)]:
             return f"{where}: {unknown[0]} is not one of {', '.join(arms)}"

@@ -144,10 +144,11 @@ class Expansion:
 
     def _choices(self, data: str) -> Iterable[tuple[Choice, list[int]]]:
         """Every (data, arm, budget, gpus) of the study, with its seeds."""
-        for budget, limits in self.ablation.budgets.items():
+        about = self.ablation.data[data]
+        for budget, limits in (about.budgets or self.ablation.budgets).items():
             for name, arm in self.ablation.arms.items():
-                for gpus in self.ablation.gpus:
-                    parts = (self.ablation.data[data], limits, arm)
+                for gpus in about.gpus or self.ablation.gpus:
+                    parts = (limits, arm)
                     seeds = [
                         seed
                         for seed in self.ablation.seeds
@@ -198,22 +199,30 @@ class Expansion:
         return Cell(data, arm, mode, budget, gpus, seed, rate, name, own, plan, reason, devices)
 
     def _overrides(self, data: str, arm: str, *more: str) -> tuple[str, ...]:
-        return (*overrides(self.ablation.data[data].changes), *overrides(self.arms[arm].changes), *more)
+        changes = (*overrides(self.ablation.data[data].changes), *overrides(self.arms[arm].changes))
+        if micro := self.arms[arm].micro_batch:
+            written = load(self.base, changes)
+            batch = written.micro_batch * written.accumulation
+            if batch % micro:
+                raise UserError(f"micro_batch {micro} does not divide the batch of {batch}")
+            sizes = {"train_micro_batch_size_per_gpu": micro, "gradient_accumulation_steps": batch // micro}
+            changes += (*overrides(sizes),)
+        return (*changes, *more)
 
 
 def choose(candidates: list[Cell], scores: dict[str, float]) -> float:
     """The rate with the best mean validation score over the tuning seeds; one that ever diverged has none.
 
-    `scores` holds a number for each cell's key, infinite where the run diverged. Raises UserError if all did.
+    `scores` holds a number for each cell's key, infinite where the run diverged. Where all did it is the lowest rate,
+    and the arm may fail; only the sequential run must converge, or UserError is raised.
     """
     means: dict[float, float] = {}
-    for rate in dict.fromkeys(cell.rate for cell in candidates):
+    for rate in sorted({cell.rate for cell in candidates}):
         found = [scores[cell.key] for cell in candidates if cell.rate == rate]
         means[rate] = sum(found) / len(found)
     best = min(means, key=lambda rate: means[rate])
-    if not math.isfinite(means[best]):
-        cell = candidates[0]
-        raise UserError(f"data {cell.data}, arm {cell.arm}, {cell.gpus} GPUs: no rate of {list(means)} converges")
+    if candidates[0].arm == SEQUENTIAL and not math.isfinite(means[best]):
+        raise UserError(f"data {candidates[0].data}: the sequential run converges at no rate of {list(means)}")
     return best
 
 

@@ -115,6 +115,8 @@ def tuning(result: dict[str, Any]) -> list[str]:
         seeds = f"{len(found['seeds'])} seed" + ("s" if len(found["seeds"]) > 1 else "")
         tried = ", ".join(f"{rate} ({_scores(values)})" for rate, values in scores.items())
         edge = ". It lies at the edge of what was tried: a better one may lie beyond" if found["at_the_edge"] else ""
+        if all(None in values for values in scores.values()):
+            edge = ". Every rate diverged; the lowest was taken"
         lines.append(f"{where}: {found['rate']:g}, of {tried}; {seeds}{edge}.")
     return lines
 
