@@ -13,7 +13,7 @@ from typing import Any
 from dsr.errors import UserError
 from dsr.files import write_csv, write_json
 from dsr.study import ablation as files
-from dsr.study import analysis, slurm
+from dsr.study import analysis, slurm, tensorboard
 from dsr.study.cells import Cell, Choice, Expansion, choose, distinct
 from dsr.study.cost import Clock
 from dsr.study.running import DONE, Folder, Stopped, play
@@ -76,9 +76,10 @@ class Conduct:
 
     def describe(self, at_once: int) -> str:
         """How many runs there are, how long they will take, and which cells cannot be."""
-        tuned, studied = (distinct(cells).values() for cells in self.numbered)
+        tuned, studied = (distinct(cells) for cells in self.numbered)
+        studied = {key: cell for key, cell in studied.items() if key not in tuned}
         proofs = distinct(itertools.chain(*self.proofs)).values()
-        seconds = sum(map(self.cost, (*tuned, *studied))) / at_once + sum(map(self.cost, proofs))
+        seconds = sum(map(self.cost, (*tuned.values(), *studied.values()))) / at_once + sum(map(self.cost, proofs))
         count = len(tuned) + len(studied) + len(proofs)
         lines = [
             f"{self.ablation.title}: {count} runs ({len(tuned)} to tune rates, {len(studied)} of the study, "
@@ -146,7 +147,9 @@ class Conduct:
         earlier = distinct(before)
         wanted = distinct([*before, *cells])
         own = {cell.key: wanted[cell.key] for cell in cells if cell.plan and cell.key not in earlier}
-        with Board(title, [*own.values()] if title != STUDY else list(cells), at_once, self.cost) as board:
+        known = {key: self.folder.record(cell.name) for key, cell in wanted.items()}
+        known = {key: found for key, found in known.items() if found["key"] == key and found["state"] in DONE}
+        with Board(title, list(cells), known, at_once, self.cost) as board:
             return play(
                 own,
                 self.folder,
@@ -158,7 +161,7 @@ class Conduct:
 
 
 def write(found: analysis.Found, folder: Path, file: Path) -> Path:
-    """cells.csv, study.json, report/index.html and the tables behind its plots. Returns the page's path."""
+    """cells.csv, study.json, TensorBoard's metrics, report/index.html and its tables. Returns the page's path."""
     from dsr import run
     from dsr.study import report
 
@@ -169,6 +172,7 @@ def write(found: analysis.Found, folder: Path, file: Path) -> Path:
     write_json(folder / "study.json", result)
     rows = analysis.rows(found)
     write_csv(folder / "cells.csv", rows)
+    tensorboard.write(folder, rows)
     return report.write(folder, result, rows, analysis.curves(found))
 
 

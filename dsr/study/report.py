@@ -78,10 +78,11 @@ def _body(
     return [
         _header(result),
         "<section><h2>What more GPUs do to the result</h2>",
-        *(f'<p class="verdict">{escape(text)}</p>' for text in words.answer(result) if text),
+        f'<p class="verdict">{escape(words.answer(result))}</p>',
         "</section><section><h2>At a glance</h2>",
         *(_verdicts(result, data) for data in result["data"]),
         _key(),
+        _list(words.details(result)),
         "</section><section><h2>What the words mean</h2>",
         _list(words.definitions(result)),
         "</section><section><h2>Skill against GPUs</h2>",

@@ -11,14 +11,21 @@ from dsr.study.cells import Cell
 
 
 class Board:
-    """Shows `cells` and their records (by key) until the end of the block."""
+    """Shows `cells` until the end of the block; `known` are the records, by key, that were there before."""
 
-    def __init__(self, title: str, cells: list[Cell], at_once: int, cost: Callable[[Cell], float]):
+    def __init__(
+        self,
+        title: str,
+        cells: list[Cell],
+        known: dict[str, dict[str, Any]],
+        at_once: int,
+        cost: Callable[[Cell], float],
+    ):
         from rich.console import Console
         from rich.live import Live
 
         self.title, self.cells, self.at_once, self.cost = title, cells, at_once, cost
-        self.records: dict[str, dict[str, Any]] = {}
+        self.records = dict(known)
         self.keys = {cell.name: cell.key for cell in cells if cell.plan}
         self.runs = len(set(self.keys.values()))
         self.left: list[Cell] = []

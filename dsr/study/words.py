@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsr.study.ablation import SEQUENTIAL
 from dsr.study.statistics import wilson_interval
 
 Group = dict[str, Any]
 
 
-def answer(result: dict[str, Any]) -> list[str]:
-    """The answer in a few sentences, first what holds for all data, then one for each data set."""
-    return [
-        _strong(result),
-        *(text for name in result["data"] if (text := _weak(result, name))),
-        _failures(result),
-        _limits(result),
-    ]
+def answer(result: dict[str, Any]) -> str:
+    """The answer in one paragraph: what the data support, and what they do not."""
+    parts = [_strong(result), _kept(result, "epochs"), _kept(result, "updates"), _failures(result), _limits(result)]
+    return " ".join(part for part in parts if part)
+
+
+def details(result: dict[str, Any]) -> list[str]:
+    """For each data set: what one GPU reaches, and the arms at the most GPUs."""
+    return [text for name in result["data"] if (text := _weak(result, name))]
 
 
 def verdict(group: Group) -> str:
@@ -36,6 +36,7 @@ def verdict(group: Group) -> str:
     return "worse" if high < 0 else "better" if low > 0 else "same"
 
 
+KEPT = ("identical", "same", "better")
 SYMBOLS = {
     "identical": ("≡", "the same weights, bit for bit"),
     "same": ("=", "no difference that these seeds can show"),
@@ -144,26 +145,60 @@ def _strong(result: dict[str, Any]) -> str:
     )
 
 
+def _kept(result: dict[str, Any], budget: str) -> str:
+    """Up to how many GPUs the best weak arm keeps one GPU's result, by data set."""
+    found = []
+    for data, about in result["data"].items():
+        groups = [g for g in _weak_groups(result, data, budget) if g["gpus"] > 1]
+        counts = sorted({g["gpus"] for g in groups})
+        good = [n for n in counts if any(verdict(g) in KEPT for g in groups if g["gpus"] == n)]
+        if not counts:
+            continue
+        if not good:
+            text = f"no arm keeps the result at {_listed(counts)} GPUs"
+        elif good == counts:
+            text = f"the best arm keeps the result at all of {_listed(counts)} GPUs"
+        else:
+            lost = [n for n in counts if n not in good]
+            text = f"the best arm keeps the result at {_listed(good)} GPUs, and none does at {_listed(lost)}"
+        found.append(f"{about['label']}: {text}")
+    if not found:
+        return ""
+    how = {
+        "epochs": "Letting the batch grow with the GPUs (weak scaling), over the same number of epochs",
+        "updates": "Given as many updates as one GPU makes, and so N times its samples and its computation",
+    }[budget]
+    return f"{how}: {'; '.join(found)}."
+
+
+def _weak_groups(result: dict[str, Any], data: str, budget: str) -> list[Group]:
+    groups = [g for g in result["groups"] if g["data"] == data and g["budget"] == budget and g["mode"] == "weak"]
+    return [g for g in groups if "reason" not in g]
+
+
+def _listed(numbers: list[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _weak(result: dict[str, Any], data: str) -> str | None:
-    """Of one data set: the widest weak cells at equal epochs, and with equal updates where there are some."""
-    about, units = result["data"][data], _unit(result["data"][data])
-    weak = [g for g in result["groups"] if g["data"] == data and g["mode"] == "weak" and "reason" not in g]
-    wide = [g for g in weak if g["budget"] == "epochs" and g["gpus"] > 1]
+    """Of one data set: the weak cells with the most GPUs, at equal epochs, and with equal updates where there are."""
+    about = result["data"][data]
+    wide = [g for g in _weak_groups(result, data, "epochs") if g["gpus"] > 1]
+    longer = [g for g in _weak_groups(result, data, "updates") if g["gpus"] > 1]
     if not wide or not about["sequential_skill"]:
         return None
-    most = max(g["gpus"] for g in wide)
-    widest = [g for g in wide if g["gpus"] == most]
     base = sum(about["sequential_skill"]) / len(about["sequential_skill"])
     text = (
-        f"{about['label']} ({about['training_samples']} training fields): one GPU reaches skill {base:.3f}{units}. "
-        f"Growing the batch to {widest[0]['effective_batch']} fields on {most} GPUs (weak scaling), with the same "
-        f"number of epochs: {_best_and_worst(widest, result)}"
+        f"{about['label']} ({about['training_samples']} training fields, {about['effective_batch']} in an update): one "
+        f"GPU reaches skill {base:.3f}{_unit(about)}."
     )
-    longer = [g for g in weak if g["budget"] == "updates" and g["gpus"] > 1]
-    if longer:
-        most = max(g["gpus"] for g in longer)
-        text += f" With as many updates as one GPU makes ({most} times its samples, {most} GPUs): "
-        text += _best_and_worst([g for g in longer if g["gpus"] == most], result)
+    for groups, how in ((wide, "the same number of epochs"), (longer, "the same number of updates")):
+        if groups:
+            most = max(g["gpus"] for g in groups)
+            widest = [g for g in groups if g["gpus"] == most]
+            text += f" {most} GPUs, {widest[0]['effective_batch']} fields in an update, {how}: "
+            text += _best_and_worst(widest, result)
     return text
 
 
@@ -174,8 +209,8 @@ def _best_and_worst(groups: list[Group], result: dict[str, Any]) -> str:
     parts = []
     if whole:
         best = max(whole, key=lambda g: g["skill"])
-        parts.append(f"the best of {len(groups)} arms ({result['arms'][best['arm']]}) reaches {best['skill']:.3f}, "
-                     f"{_against(best)}")  # fmt: skip
+        label = result["arms"][best["arm"]]
+        parts.append(f"the best of {len(groups)} arms ({label}) reaches {best['skill']:.3f}, {_against(best)}")
         worse = sum(verdict(g) == "worse" for g in whole if g is not best)
         if worse:
             parts.append(f"{worse} other arm{'s are' if worse > 1 else ' is'} worse than one GPU")
@@ -189,7 +224,7 @@ def _against(group: Group) -> str:
     kind, low_high = verdict(group), group["difference_interval"]
     if low_high is None:
         return "which too few seeds can compare"
-    span = f"({low_high[0]:+.3f} to {low_high[1]:+.3f})"
+    span = f"(difference {low_high[0]:+.3f} to {low_high[1]:+.3f})"
     return {
         "worse": f"{-group['difference']:.3f} below one GPU {span}",
         "better": f"{group['difference']:.3f} above one GPU {span}",
@@ -232,7 +267,3 @@ def _unit(about: dict[str, Any]) -> str:
         return ""
     (name, bicubic), unit = next(iter(about["bicubic"].items())), next(iter(about["units"].values()))
     return f" (RMSE {about['sequential_rmse'][name]:.3f} {unit}; interpolation {bicubic:.3f} {unit})"
-
-
-def is_sequential(group: Group) -> bool:
-    return group["arm"] == SEQUENTIAL
