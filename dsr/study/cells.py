@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -213,17 +212,13 @@ class Expansion:
 def choose(candidates: list[Cell], scores: dict[str, float]) -> float:
     """The rate with the best mean validation score over the tuning seeds; one that ever diverged has none.
 
-    `scores` holds a number for each cell's key, infinite where the run diverged. Where all did it is the lowest rate,
-    and the arm may fail; only the sequential run must converge, or UserError is raised.
+    `scores` holds a number for each cell's key, infinite where the run diverged. Where all did, it is the lowest rate.
     """
     means: dict[float, float] = {}
     for rate in sorted({cell.rate for cell in candidates}):
         found = [scores[cell.key] for cell in candidates if cell.rate == rate]
         means[rate] = sum(found) / len(found)
-    best = min(means, key=lambda rate: means[rate])
-    if candidates[0].arm == SEQUENTIAL and not math.isfinite(means[best]):
-        raise UserError(f"data {candidates[0].data}: the sequential run converges at no rate of {list(means)}")
-    return best
+    return min(means, key=lambda rate: means[rate])
 
 
 def distinct(cells: Iterable[Cell]) -> dict[str, Cell]:

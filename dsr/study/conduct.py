@@ -14,6 +14,7 @@ from dsr.errors import UserError
 from dsr.files import write_csv, write_json
 from dsr.study import ablation as files
 from dsr.study import analysis, slurm, tensorboard
+from dsr.study.ablation import SEQUENTIAL
 from dsr.study.cells import Cell, Choice, Expansion, choose, distinct
 from dsr.study.cost import Clock
 from dsr.study.running import DONE, Folder, Stopped, play
@@ -56,9 +57,16 @@ def ablate(
             return conducted.one(cell)
         with _lock(conducted.folder.root):
             return conducted.all(jobs or _cores(), file)
+    except NoRate as error:
+        _say(str(error))
+        return FAILED
     except Stopped as stopped:
         _say(f"stopped by {stopped}: the same command goes on")
         return STOPPED
+
+
+class NoRate(Exception):
+    """No rate could be chosen, so the study's runs cannot be: what is lacking."""
 
 
 class Conduct:
@@ -137,8 +145,11 @@ class Conduct:
         }
         for choice, cells in self.tuning.items():
             if missing := [cell.name for cell in cells if cell.key not in scores]:
-                raise UserError(f"{missing[0]}: no result, and a rate is chosen by it; see its log, then try again")
+                raise NoRate(f"{self.folder.log(missing[0])}: this run has no result, and a rate is chosen by it")
             self.rates[choice] = choose(cells, scores)
+            data, arm, *_ = choice
+            if arm == SEQUENTIAL and all(scores[cell.key] == float("inf") for cell in cells):
+                raise NoRate(f"data {data}: the sequential run diverges at every rate of tune.rates; give lower ones")
         self.cells = self.expansion.study(self.rates)
         self.proofs = self.expansion.proofs(self.rates)
 

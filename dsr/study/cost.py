@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -59,9 +58,10 @@ def _slot_seconds(task: Task) -> float:
 def predicted_update_seconds(slots: int, gpus: int, slot_seconds: float, parameters: int, wires: Wires) -> float:
     """An update on N real GPUs: slots / N x the measured slot, and the exchange of the gradients.
 
-    The exchange is recursive doubling over float32 gradients: ceil(log2 N) messages one after the other, each of them
-    latency + bytes / bandwidth. No overlap of the two is assumed, and GPUs as fast as the device that was measured.
+    The exchange costs what `dsr.reduce.cost` counts of float32 gradients: messages x latency + bytes / bandwidth. No
+    overlap of the two is assumed, and GPUs as fast as the device that was measured.
     """
-    rounds = math.ceil(math.log2(gpus))
-    message = wires.latency_us * 1e-6 + 4 * parameters * 8 / (wires.gbit_per_s * 1e9)
-    return slots / gpus * slot_seconds + rounds * message
+    from dsr.reduce import cost
+
+    messages, sent = cost(slots, gpus, parameters)
+    return slots / gpus * slot_seconds + messages * wires.latency_us * 1e-6 + 8 * sent / (wires.gbit_per_s * 1e9)

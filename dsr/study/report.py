@@ -193,7 +193,7 @@ def _key() -> str:
 
 def _wires(result: dict[str, Any]) -> str:
     wires = result["wires"]
-    return f"recursive doubling over a network of {wires['latency_us']:g} µs and {wires['gbit_per_s']:g} Gbit/s"
+    return f"the exchange of gradients over a network of {wires['latency_us']:g} µs and {wires['gbit_per_s']:g} Gbit/s"
 
 
 def _impossible(result: dict[str, Any]) -> str:

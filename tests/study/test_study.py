@@ -180,7 +180,7 @@ def test_tensorboard_compares_the_runs(finished):
     values = HParamsPluginData.FromString(content).session_start_info.hparams
     assert (values["arm"].string_value, values["mode"].string_value) == ("none", "weak")
     assert (values["gpus"].number_value, values["effective_batch"].number_value) == (2, 8)
-    assert board.Scalars("study/skill")[0].value == pytest.approx(float(lines(finished[0])[7]["skill"]), rel=1e-6)
+    assert board.Scalars("study/skill")[0].value == pytest.approx(float(lines(finished[0])[8]["skill"]), rel=1e-6)
 
 
 def test_the_same_command_again_plays_nothing_and_finds_the_same(file, finished):
