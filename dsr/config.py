@@ -56,11 +56,11 @@ DEEPSPEED_BLOCKS = {
         save_muon_momentum_buffer_in_memory leaf_module
     """),
 }
-_ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode")
+_ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode fused")
 OPTIMIZER_PARAMS = {
     "Adam": _ADAM,
     "AdamW": _ADAM,
-    "SGD": _words("lr momentum dampening weight_decay nesterov"),
+    "SGD": _words("lr momentum dampening weight_decay nesterov fused"),
     "Adagrad": _words("lr lr_decay weight_decay initial_accumulator_value eps"),
     "RMSprop": _words("lr alpha eps weight_decay momentum centered"),
 }
@@ -109,6 +109,9 @@ class Data(Section):
     fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
     samples: Positive | None = Field(
         None, description="train on no more than so many fields: whole runs, evenly spread over the training split"
+    )
+    noise: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"
     )
 
 

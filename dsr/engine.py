@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from dsr.reduce import SlotTree, clip_, gather_ordered
+from dsr.reduce import SlotSum, gather_ordered, norm
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -34,12 +38,24 @@ def start(timeout_seconds: float = 1800) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if not cuda:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        _keep_memory()
     backend = "nccl" if cuda else "gloo"
     deepspeed.init_distributed(dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     return device
+
+
+BUCKET = 2**18  # elements: gradients are summed, and sent, in buckets of at least as many
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory: slots' gradients come and go, and fresh pages cost more than adding them up."""
+    with contextlib.suppress(AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
 
 
 def build(
@@ -59,6 +75,10 @@ def build(
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
     engine.allreduce_gradients = reduction.reduce
+    engine.zero_grad = reduction.zero_grad  # DeepSpeed's walks through all modules in every update
+    if not (engine.flops_profiler_enabled() or engine.wall_clock_breakdown()):
+        engine.module_forward_pre_hook.remove()  # they only serve those two, fp16 and ZeRO 3
+        engine.module_forward_post_hook.remove()
     return engine, reduction
 
 
@@ -66,57 +86,94 @@ def build(
 class Totals:
     """What an update's reduction tells, the same on every rank."""
 
-    losses: torch.Tensor  # (slot) float32
+    losses: list[float]  # by slot
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
+    slot_norms: list[float] | None = None  # the squared norm of each slot's own gradient, where it was measured
 
 
-@dataclass
 class ExactReduction:
-    """Gradients, the slots' losses and the wish to stop go through the slot tree as one message."""
+    """Gradients, the slots' losses and norms, and the wish to stop, go through the slot tree.
 
-    engine: Any
-    parameters: list[torch.nn.Parameter]
-    slots: int
-    clipping: float
-    scale_by_accumulation = False  # the tree divides once, at the end
-    tree: SlotTree = field(init=False)
-    totals: Totals = field(init=False)
-    notes: torch.Tensor = field(init=False)
+    Parameters are dealt to buckets from the last to the first, as backward reaches them; all but the last bucket are
+    taken in while backward goes on. The last one carries the notes: losses and squared norms by slot, and the wish.
+    """
 
-    def __post_init__(self) -> None:
-        self.tree = SlotTree(self.slots, dist.get_rank(), dist.get_world_size())
+    def __init__(self, engine: Any, parameters: list[torch.nn.Parameter], slots: int, clipping: float):
+        self.engine, self.slots, self.clipping = engine, slots, clipping
+        self.parameters = parameters
+        self.buckets: list[list[torch.nn.Parameter]] = [[]]
+        for parameter in reversed(parameters):
+            if sum(p.numel() for p in self.buckets[-1]) >= BUCKET:
+                self.buckets.append([])
+            self.buckets[-1].append(parameter)
+        sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
+        sizes[-1].append(2 * slots + 1)  # the notes
+        self.sum = SlotSum(sizes, slots, parameters[0].device)
+        self.measuring = True  # each slot's own norm too: a few percent of a small network's time
+        for number, bucket in enumerate(self.buckets[:-1]):
+            for parameter in bucket:
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._is_ready(number))
+        self._begin()
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember what travels with the slot's gradients; call before its backward."""
-        self.notes = torch.zeros(self.slots + 1, device=loss.device)
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
+        self.slot, self.notes = slot, torch.zeros(2 * self.slots + 1, device=loss.device)
         self.notes[slot] = loss.detach()
         self.notes[-1] = float(stop)
+        return loss / self.slots
 
     @torch.no_grad()
     def reduce(self, bucket_size: int | None = None) -> None:
-        """Take in one slot's gradients; at the accumulation boundary replace them by the mean over all slots."""
-        gradients = []
-        for parameter in self.parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            gradients.append(gradient.float())  # the tree adds in float32
-            parameter.grad = None
-        self.tree.push([*gradients, self.notes])
+        """Take in what is left of a slot; at the accumulation boundary replace the gradients by their sum."""
+        while self.next < len(self.buckets):
+            self._push()
+        self._begin()
         if not self.engine.is_gradient_accumulation_boundary():
             return
-        total = self.tree.total()
-        mean, notes = total[: -self.slots - 1].div_(self.slots), total[-self.slots - 1 :]
-        norm = clip_(mean, self.clipping)
-        self.totals = Totals(notes[:-1].clone(), norm.item(), notes[-1].item() > 0)
-        start = 0
-        for parameter in self.parameters:
-            part = mean[start : start + parameter.numel()]
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
-            start += parameter.numel()
+        sums = self.sum.finish()
+        notes = sums[-1].pop()
+        gradients = [gradient for bucket in sums for gradient in bucket]
+        total = norm(gradients).item()
+        if 0 < self.clipping < total:
+            torch._foreach_mul_(gradients, self.clipping / (total + 1e-6))
+        for bucket, parts in zip(self.buckets, sums, strict=True):
+            for parameter, part in zip(bucket, parts, strict=True):
+                parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
+        values = notes.tolist()
+        norms = [value * self.slots**2 for value in values[self.slots : -1]] if self.measuring else None
+        self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         return self.totals
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _begin(self) -> None:
+        self.next, self.waiting = 0, [len(bucket) for bucket in self.buckets]
+
+    @torch.no_grad()
+    def _is_ready(self, bucket: int) -> None:
+        """Called by backward for each parameter outside the last bucket. All ranks take buckets in the same order."""
+        self.waiting[bucket] -= 1
+        while self.next < len(self.buckets) - 1 and self.waiting[self.next] == 0:
+            self._push()
+
+    def _push(self) -> None:
+        bucket, gradients = self.buckets[self.next], []
+        for parameter in bucket:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(gradient.float().contiguous())  # the tree adds in float32
+            parameter.grad = None
+        if self.measuring:
+            self.notes[self.slots + self.slot] += norm(gradients).square()
+        if self.next == len(self.buckets) - 1:
+            gradients.append(self.notes)
+        self.sum.push(self.next, gradients)
+        self.next += 1
 
 
 @dataclass
@@ -125,23 +182,24 @@ class StockReduction:
 
     engine: Any
     slots: int
-    scale_by_accumulation = True
+    measuring: bool = False  # slots' own norms: only the exact reduction has them at hand
     notes: list[torch.Tensor] = field(default_factory=list)
 
-    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> None:
-        """Remember a slot's loss, and whether this rank was asked to stop."""
+    def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
+        """Remember a slot's loss, and whether this rank was asked to stop; returns the slot's share of the loss."""
         self.notes.append(torch.stack([loss.detach().float(), loss.new_tensor(float(stop), dtype=torch.float32)]))
+        return loss / self.engine.gradient_accumulation_steps()
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
         rows = torch.stack(self.notes)
         self.notes = []
         whole = gather_ordered(rows, dist.get_rank() * len(rows), self.slots)
-        norm = None
+        total = None
         if self.engine.zero_optimization_stage() == 0:
             gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients).item()
-        return Totals(whole[:, 0], norm, bool(whole[:, 1].any()))
+            total = norm(gradients).item()
+        return Totals(whole[:, 0].tolist(), total, bool(whole[:, 1].any()))
 
 
 Reduction = ExactReduction | StockReduction
@@ -156,48 +214,143 @@ def weights(engine: Any) -> dict[str, torch.Tensor]:
         return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
 
-State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer"} -> tensors, and JSON
+State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer", ...} -> tensors, and JSON
 
 
 def state(engine: Any) -> State:
-    """All that a resumed run needs at ZeRO stage 0: tensors by name, and plain JSON values."""
-    optimizer = engine.optimizer.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
+    """All that a resumed run needs, whole, whatever the ZeRO stage: tensors by name on the CPU, and plain JSON values.
+
+    "network" holds the weights, "optimizer" the optimizer's tensors as NUMBER.KEY of each parameter, and "master" the
+    float32 weights where the network's are bf16. Every rank must call it; shards are gathered.
+    """
+    inner = _inner(engine)
+    tensors: dict[str, dict[str, torch.Tensor]] = {"network": weights(engine), "optimizer": {}}
     scalars: dict[str, dict[str, Any]] = {}
-    for index, values in optimizer["state"].items():
+    for number, (master, values) in enumerate(_gathered(engine) if _is_sharded(engine) else _own(engine)):
+        if engine.bfloat16_enabled():
+            tensors.setdefault("master", {})[str(number)] = master.detach().cpu().clone()
         for key, value in values.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = value.detach().cpu().clone()
+                tensors["optimizer"][f"{number}.{key}"] = value.detach().cpu().clone()
             else:
-                scalars.setdefault(str(index), {})[key] = value
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer["param_groups"]]
+                scalars.setdefault(str(number), {})[key] = value
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in inner.param_groups]
     scheduler = engine.lr_scheduler.state_dict() if engine.lr_scheduler is not None else None
-    values = {"optimizer": scalars, "groups": groups, "scheduler": scheduler, "steps": engine.global_steps}
-    return {"network": weights(engine), "optimizer": tensors}, values
+    return tensors, {"optimizer": scalars, "groups": groups, "scheduler": scheduler, "steps": engine.global_steps}
 
 
 def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: dict[str, Any]) -> None:
-    """Put back what `state` gave."""
-    with torch.no_grad():
-        for name, parameter in engine.module.named_parameters():
+    """Put back what `state` gave, on any number of ranks; every rank must call it."""
+    import deepspeed
+
+    parameters = dict(engine.module.named_parameters())
+    zero3 = engine.zero_optimization_stage() == 3
+    with (
+        torch.no_grad(),
+        deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=0, enabled=zero3),
+    ):
+        for name, parameter in parameters.items():
             parameter.copy_(tensors["network"][name])
-    current = engine.optimizer.state_dict()
-    held: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in values["optimizer"].items()}
+    held: dict[int, dict[str, Any]] = {int(number): dict(entry) for number, entry in values["optimizer"].items()}
     for name, tensor in tensors["optimizer"].items():
-        index, key = name.split(".", 1)
-        held.setdefault(int(index), {})[key] = tensor
-    groups = [
-        {**group, **saved} for group, saved in zip(current["param_groups"], values["groups"], strict=True)
-    ]  # the parameters' numbers are the optimizer's own, the rest is what was saved
-    engine.optimizer.load_state_dict({"state": held, "param_groups": groups})
+        number, key = name.split(".", 1)
+        held.setdefault(int(number), {})[key] = tensor
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    masters = [tensors["master"][str(i)] for i in range(len(trained))] if "master" in tensors else None
+    masters = masters or [tensors["network"][name] for name in trained]
+    inner = _inner(engine)
+    if _is_sharded(engine):
+        _scatter(engine, masters, held)
+        for group, saved in zip(inner.param_groups, values["groups"], strict=True):
+            group.update(saved)
+    else:
+        groups = [
+            {**group, **saved}
+            for group, saved in zip(inner.state_dict()["param_groups"], values["groups"], strict=True)
+        ]  # the parameters' numbers are the optimizer's own, the rest is what was saved
+        inner.load_state_dict({"state": held, "param_groups": groups})
+        with torch.no_grad():
+            for parameter, master in zip(_masters(engine), masters, strict=True):
+                parameter.copy_(master)
     if engine.lr_scheduler is not None:
         engine.lr_scheduler.load_state_dict(values["scheduler"])
     engine.global_steps = values["steps"]
 
 
-def is_plain(engine: Any) -> bool:
-    """Whether the optimizer is torch's own, as at stage 0 in float32: DeepSpeed wraps it for bf16 and ZeRO."""
-    return isinstance(engine.optimizer, torch.optim.Optimizer)
+def _inner(engine: Any) -> torch.optim.Optimizer:
+    """torch's optimizer, which DeepSpeed wraps for bf16 and ZeRO."""
+    return engine.optimizer if isinstance(engine.optimizer, torch.optim.Optimizer) else engine.optimizer.optimizer
+
+
+def _is_sharded(engine: Any) -> bool:
+    return engine.zero_optimization_stage() > 0
+
+
+def _masters(engine: Any) -> list[torch.Tensor]:
+    """At stage 0, the float32 weights that the optimizer moves, parameter by parameter."""
+    return [parameter for group in _inner(engine).param_groups for parameter in group["params"]]
+
+
+def _own(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """At stage 0, each parameter's float32 weights and its optimizer's values."""
+    for master in _masters(engine):
+        yield master, _inner(engine).state[master]
+
+
+def _partitions(engine: Any) -> list[torch.Tensor]:
+    """At stages 1-3, the flat float32 shards that this rank's optimizer moves."""
+    names = "single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"
+    return next(getattr(engine.optimizer, name) for name in names if hasattr(engine.optimizer, name))
+
+
+def _gathered(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """At stages 1-3, the same of the whole parameters, by DeepSpeed's address of each one's fragments."""
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    flat = _partitions(engine)[0]
+    shared = _inner(engine).state[flat]
+    parts = [key for key, value in shared.items() if isinstance(value, torch.Tensor) and value.shape == flat.shape]
+    for parameter in engine.module.parameters():
+        if parameter.requires_grad:
+            values = {key: value for key, value in shared.items() if key not in parts}  # the count of steps
+            values |= {key: safe_get_full_optimizer_state(parameter, key) for key in parts}
+            yield safe_get_full_fp32_param(parameter), values
+
+
+def _scatter(engine: Any, masters: list[torch.Tensor], held: dict[int, dict[str, Any]]) -> None:
+    """At stages 1-3, put whole parameters' float32 weights and optimizer values into this rank's shards."""
+    from deepspeed import utils
+
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    inner, device = _inner(engine), parameters[0].device
+    parts = [key for key, value in held.get(0, {}).items() if getattr(value, "shape", None) == masters[0].shape]
+    for flat in _partitions(engine):  # DeepSpeed makes the optimizer's values in a run's first step
+        shared = {key: copy.deepcopy(value) for key, value in held.get(0, {}).items() if key not in parts}
+        inner.state[flat] = {**shared, **{key: torch.zeros_like(flat) for key in parts}}
+    zero3 = engine.zero_optimization_stage() == 3
+    if zero3:  # its calls for whole parameters fail where the ranks divide one unevenly
+        set_weights, set_value = utils.safe_set_local_fp32_param, utils.safe_set_local_optimizer_state
+    else:
+        set_weights, set_value = utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+    for number, parameter in enumerate(parameters):
+        for key in (None, *parts):
+            whole = (held[number][key] if key else masters[number]).to(device, torch.float32)
+            value = _shard(whole) if zero3 else whole
+            set_value(parameter, value, key) if key else set_weights(parameter, value)
+
+
+def _shard(whole: torch.Tensor) -> torch.Tensor:
+    """This rank's share of a parameter at stage 3: equal parts, the last one filled up."""
+    size = -(-whole.numel() // dist.get_world_size())
+    filled = torch.nn.functional.pad(whole.reshape(-1), (0, size * dist.get_world_size() - whole.numel()))
+    return filled[size * dist.get_rank() :][:size]
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """The norm of the last update's gradient where DeepSpeed reduced it in shards; None where there is none."""
+    found = engine.get_global_grad_norm()
+    return None if found is None else float(found)
 
 
 def learning_rate(engine: Any) -> float:
@@ -228,6 +381,11 @@ def broadcast_state(state: State | None, device: torch.device) -> State | None:
             dist.broadcast(tensor, src=0)
             tensors.setdefault(group, {})[name] = tensor.cpu()
     return tensors, values
+
+
+def generator(device: torch.device) -> torch.Generator:
+    """The source of all randomness on a device; torch.manual_seed, which seeds every kind there is, takes longer."""
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
 
 
 def gather_marks(mark: str) -> list[str]:

@@ -57,7 +57,7 @@ class Journal:
         self.progress.update(self.task, completed=done)
         if done % self.every and done != self.plan.updates:
             return
-        loss = float(totals.losses.double().cpu().numpy().sum() / len(totals.losses))
+        loss = float(np.sum(totals.losses) / len(totals.losses))
         line = {
             "update": done,
             "epoch": done / self.plan.updates_per_epoch,

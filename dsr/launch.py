@@ -45,6 +45,8 @@ THREADS = 1  # a rank; another number gives other bits
 GRACE = 30.0  # seconds from the wish to stop until what is left is killed
 FINISHED, FAILED, STOPPED = 0, 1, 75
 PORT_TRIES = 3
+# How far weights are apart after 20 updates, relative to their norm, where the reduction is not exact.
+TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}
 
 
 @dataclass(frozen=True)

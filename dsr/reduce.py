@@ -2,13 +2,15 @@
 
 The tree over slots [a, b) splits at the largest power of two below b - a. Floating-point addition is commutative but
 not associative, so the shape of the tree decides the bits, and who adds does not. A rank owns a contiguous block of
-slots; it adds what lies wholly inside its block, and the remaining nodes are added level by level: every rank that
-holds one child gets the other from a partner, so at the root every rank holds the sum. With a power-of-two number of
-equal blocks this is recursive doubling. No deepspeed here: torch.distributed only.
+slots and adds what lies wholly inside its block; the rest is exchanged. Small sums travel whole, level by level: every
+rank that holds one child gets the other from a partner, and at the root every rank holds the sum. Large ones, where
+slots and ranks are powers of two, go by halves (Rabenseifner's recursive halving and doubling): at every level the two
+partners each add one half, so that a rank sends no more than in a ring all-reduce, in the order of the same tree. No
+deepspeed here: torch.distributed only.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -74,22 +76,21 @@ def exchanges(slots: int, ranks: int) -> tuple[Exchange, ...]:
 
 
 class SlotTree:
-    """Takes in the slots of this rank's block one by one, in order, then gives the sum over all slots.
+    """Takes in the slots of this rank's block one by one, in order, and keeps the sums of the largest subtrees.
 
-    Each slot comes as a list of float32 tensors. The lists are kept as they are and added in place: no flat copy is
-    made until the exchange. Memory: at most log2(block) + 1 copies of the gradients where the block is a subtree (any
-    power of two), and twice as many where it is not.
+    Each slot comes as a list of contiguous float32 tensors, which become the tree's own and are added in place. Memory:
+    at most log2(block) + 1 copies of them where the block is a subtree (any power of two), and twice as many where it
+    is not.
     """
 
     def __init__(self, slots: int, rank: int, ranks: int):
-        self.slots, self.rank, self.ranks = slots, rank, ranks
         block = slots // ranks
-        self.first, self.last = rank * block, (rank + 1) * block
+        self.slots, self.first, self.last = slots, rank * block, (rank + 1) * block
         self.stack: list[tuple[Node, list[torch.Tensor]]] = []
         self.next = self.first
 
-    def push(self, tensors: list[torch.Tensor]) -> None:
-        """Take in the next slot. The tensors become the tree's own."""
+    def push(self, tensors: list[torch.Tensor]) -> bool:
+        """Take in the next slot; True when the block is complete."""
         above = parents(self.slots)
         node = (self.next, self.next + 1)
         self.next += 1
@@ -98,41 +99,158 @@ class SlotTree:
             torch._foreach_add_(total, tensors)
             node, tensors = (left[0], node[1]), total
         self.stack.append((node, tensors))
+        return self.next == self.last
 
-    def total(self) -> torch.Tensor:
-        """The sum over all slots as one flat tensor, the same bits on every rank; the tree is empty again."""
+    def take(self) -> dict[Node, list[torch.Tensor]]:
+        """The sums of a complete block by node; the tree is empty again."""
         if self.next != self.last:
             raise RuntimeError(f"{self.next - self.first} of {self.last - self.first} slots were given")
-        self.next = self.first
-        sums = {}
-        while self.stack:  # one after the other, so that no second copy of them all is held
-            node, tensors = self.stack.pop()
-            sums[node] = torch.cat([t.reshape(-1) for t in tensors])
+        self.next, stack, self.stack = self.first, self.stack, []
+        return dict(stack)
+
+
+class SlotSum:
+    """The sum over all slots of a few buckets of tensors, the same bits on every rank and for any number of ranks.
+
+    Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
+    elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
+    Memory beside the trees, with more than one rank: 1.5 flat copies of all buckets.
+    """
+
+    def __init__(self, sizes: list[list[int]], slots: int, device: torch.device | None = None):
+        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.sizes, self.slots = sizes, slots
+        self.trees = [SlotTree(slots, self.rank, self.ranks) for _ in sizes]
+        lengths = [sum(bucket) for bucket in sizes]
+        self.halves = by_halves(slots, self.ranks, sum(lengths))
+        if self.ranks > 1:
+            self.flat = [torch.empty(length, device=device) for length in lengths]
+            self.spare = [torch.empty((length + 1) // 2, device=device) for length in lengths]
+        self.begun: list[list[dist.Work]] = []
+
+    def push(self, bucket: int, tensors: list[torch.Tensor]) -> None:
+        """Take in a bucket's tensors of the next slot: contiguous, float32, and from now on the sum's own."""
+        if self.trees[bucket].push(tensors) and self.halves:
+            self._flatten(bucket, self.trees[bucket].take()[self._block()])
+            self.begun.append(self._trade(bucket, self._step(bucket, 0)))
+
+    def finish(self) -> list[list[torch.Tensor]]:
+        """After the last slot: the sums, by bucket, as 1-dimensional tensors (as they came where there is one rank).
+
+        With more than one rank they are views of memory that the next update writes again.
+        """
+        if self.ranks == 1:
+            return [tree.take()[0, self.slots] for tree in self.trees]
+        if self.halves:
+            self._finish_halves()
+        else:
+            for bucket, tree in enumerate(self.trees):
+                self._exchange_whole(bucket, tree.take())
+        return [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
+
+    def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:
+        torch.cat([tensor.reshape(-1) for tensor in tensors], out=self.flat[bucket])
+
+    def _block(self) -> Node:
+        block = self.slots // self.ranks
+        return self.rank * block, (self.rank + 1) * block
+
+    # by halves
+
+    def _step(self, bucket: int, level: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
+        """At a level of the tree over ranks: the partner, the range that this rank adds, and the partner's."""
+        low, high = 0, len(self.flat[bucket])
+        for above in range(level + 1):
+            partner = self.rank ^ 1 << above
+            middle = (low + high) // 2
+            mine, theirs = ((low, middle), (middle, high))[:: 1 if self.rank < partner else -1]
+            low, high = mine
+        return partner, mine, theirs
+
+    def _trade(self, bucket: int, step: tuple[int, tuple[int, int], tuple[int, int]]) -> list[dist.Work]:
+        """Send the partner its range, and receive its part of ours into spare memory."""
+        partner, mine, theirs = step
+        spare = self.spare[bucket][: mine[1] - mine[0]]
+        return _send_receive([(self.flat[bucket][slice(*theirs)], partner)], [(spare, partner)])
+
+    def _finish_halves(self) -> None:
+        begun, self.begun = self.begun, []
+        buckets, levels = range(len(self.flat)), self.ranks.bit_length() - 1
+        for level in range(levels):
+            steps = [self._step(bucket, level) for bucket in buckets]
+            works = begun if level == 0 else [self._trade(bucket, steps[bucket]) for bucket in buckets]
+            for bucket in buckets:
+                _wait(works[bucket])
+                low, high = steps[bucket][1]
+                self.flat[bucket][low:high].add_(self.spare[bucket][: high - low])
+        for level in reversed(range(levels)):  # the way back: what each has added, to the other
+            sends, receives = [], []
+            for bucket in buckets:
+                partner, mine, theirs = self._step(bucket, level)
+                sends.append((self.flat[bucket][slice(*mine)], partner))
+                receives.append((self.flat[bucket][slice(*theirs)], partner))
+            _wait(_send_receive(sends, receives))
+
+    # whole
+
+    def _exchange_whole(self, bucket: int, held: dict[Node, list[torch.Tensor]]) -> None:
+        sums: dict[Node, torch.Tensor] = {}
+        while held:  # one after the other, so that no second copy of them all is held
+            node, tensors = held.popitem()
+            sums[node] = torch.cat([tensor.reshape(-1) for tensor in tensors])
         for exchange in exchanges(self.slots, self.ranks):
             left, right = split(exchange.node)
-            mine = [m for m in exchange.messages if self.rank in m[:2]]
-            if mine:
-                like = next(iter(sums.values()))
-                requests = []
-                for source, target, child in mine:
-                    if source == self.rank:
-                        requests.append(dist.isend(sums[child], target))
-                    else:
-                        sums[child] = torch.empty_like(like)
-                        requests.append(dist.irecv(sums[child], source))
-                for request in requests:
-                    request.wait()  # type: ignore[union-attr]
+            sends = [(sums[child], to) for source, to, child in exchange.messages if source == self.rank]
+            coming = [(child, source) for source, to, child in exchange.messages if to == self.rank]
+            receives = [(torch.empty_like(self.flat[bucket]), source) for _, source in coming]
+            if sends or receives:
+                _wait(_send_receive(sends, receives))
+            sums |= {child: tensor for (child, _), (tensor, _) in zip(coming, receives, strict=True)}
             if left in sums and right in sums:
                 sums[exchange.node] = sums.pop(left).add_(sums.pop(right))
-        return sums[0, self.slots]
+        self.flat[bucket] = sums[0, self.slots]
 
 
-def clip_(gradient: torch.Tensor, limit: float) -> torch.Tensor:
-    """Scale a flat gradient in place to a norm of at most `limit` (0: leave it). Returns the norm before, 0-d."""
-    norm = torch.linalg.vector_norm(gradient)
-    if limit > 0:
-        gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
-    return norm
+def _send_receive(sends: list[tuple[torch.Tensor, int]], receives: list[tuple[torch.Tensor, int]]) -> list[dist.Work]:
+    """Begin a few messages, to and from ranks, as one batch: NCCL needs them so, or two ranks wait for each other."""
+    operations = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in sends]
+    operations += [dist.P2POp(dist.irecv, tensor, rank) for tensor, rank in receives]
+    return dist.batch_isend_irecv(operations)
+
+
+def _wait(works: list[dist.Work]) -> None:
+    for work in works:
+        work.wait()
+
+
+def by_halves(slots: int, ranks: int, elements: int) -> bool:
+    """Whether the exchange of that many float32 elements goes by halves: large, and every block a subtree."""
+    return ranks > 1 and slots & (slots - 1) == 0 and elements >= 2**16
+
+
+def cost(slots: int, ranks: int, elements: int, halves: bool | None = None) -> tuple[int, int]:
+    """(messages, bytes) that the busiest rank sends in an exchange of float32 `elements`, counted.
+
+    By halves 2 log2(ranks) messages and 2 (1 - 1/ranks) times the elements' bytes, as in a ring all-reduce; whole, the
+    bytes of all elements in each message: log2(ranks) of them for powers of two, and a few more elsewhere. `halves` is
+    for one bucket of several: they all go the same way.
+    """
+    if by_halves(slots, ranks, elements) if halves is None else halves:
+        levels, sent_elements, size = ranks.bit_length() - 1, 0, elements
+        for _ in range(levels):  # one half on the way down, and the other on the way back
+            sent_elements += size
+            size -= size // 2
+        return 2 * levels, 4 * sent_elements
+    sent = [0] * ranks
+    for exchange in exchanges(slots, ranks):
+        for source, _, _ in exchange.messages:
+            sent[source] += 1
+    return max(sent), 4 * elements * max(sent)
+
+
+def norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The 2-norm of tensors taken together (0-d), from each one's own norm: the same bits however they are stored."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
 def gather_ordered(values: torch.Tensor, first: int, total: int) -> torch.Tensor:

@@ -107,11 +107,17 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     if optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
         params["torch_adam"] = True
         changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
+    if (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
+        params["fused"] = True
+        changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
     part["optimizer"] = {**optimizer, "params": params}
     if plan.scheduler is not None:
         part["scheduler"] = plan.scheduler
     if plan.scheduler != experiment.deepspeed.get("scheduler"):
         changed["scheduler"] = f"step counts and warm-up for {plan.gpus} GPUs in weak scaling"
+    if experiment.zero_stage and "zero_allow_untested_optimizer" not in part:
+        part["zero_allow_untested_optimizer"] = True
+        changed["zero_allow_untested_optimizer"] = "every optimizer here works element by element, as sharding needs"
     if experiment.exact:
         part["gradient_clipping"] = 0.0
         if experiment.clipping:

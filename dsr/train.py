@@ -27,8 +27,6 @@ from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
 
-NO_CHECKPOINT = "ZeRO stages 1-3 and bf16 keep their state in DeepSpeed's own form, which dsr does not save"
-
 
 class NotFinite(RuntimeError):
     """A loss, a gradient or a predicted field is not a finite number; every rank raises it alike."""
@@ -107,6 +105,9 @@ def train(run: Run | None, device: torch.device) -> None:
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
             deepspeed.step()
+            if totals.gradient_norm is None:  # ZeRO knows it only now
+                totals.gradient_norm = engine.gradient_norm(deepspeed)
+                check_finite(totals, update, stream, plan)
             done = update + 1
             journal.update(done, rate, totals, time.perf_counter() - begun)
             stopped = totals.stop and done < plan.updates
@@ -132,8 +133,6 @@ def train(run: Run | None, device: torch.device) -> None:
         state, reason = "finished", ""
         if stopped:
             state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
-            if not engine.is_plain(deepspeed):
-                state, reason = "failed", f"{reason}; nothing was saved ({NO_CHECKPOINT})"
         run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
 
 
@@ -147,16 +146,18 @@ def play(
     device: torch.device,
 ) -> engine.Totals:
     """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
-    deepspeed.train()
-    dtype = next(deepspeed.module.parameters()).dtype
+    network = deepspeed.module
+    if not network.training:  # after a validation
+        network.train()
+    dtype = next(network.parameters()).dtype
+    generator = engine.generator(device)
     for slot, batch in zip(mine, batches, strict=True):
-        torch.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
+        generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
         loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
-        reduction.note(slot, loss, watch.stop_requested())
-        deepspeed.backward(loss, scale_wrt_gas=reduction.scale_by_accumulation)
-        if slot != mine[-1]:
-            deepspeed.step()  # counts the micro-step; the optimizer waits for the last slot
+        share = reduction.note(slot, loss, watch.stop_requested())
+        deepspeed.set_gradient_accumulation_boundary(slot == mine[-1])
+        deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
 
 
@@ -175,7 +176,7 @@ def slot_seed(seed: int, update: int, slot: int) -> int:
 
 def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan) -> None:
     """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
-    wrong = torch.nonzero(~torch.isfinite(totals.losses)).flatten().tolist()
+    wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
         return
     epoch, step = divmod(update, plan.updates_per_epoch)
@@ -194,9 +195,7 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
 
 
 def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) -> None:
-    """Save all that a resumed run needs, where that can be had (NO_CHECKPOINT)."""
-    if not engine.is_plain(deepspeed):
-        return
+    """Save all that a resumed run needs; rank 0 writes it."""
     tensors, values = engine.state(deepspeed)
     if run:
         found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity

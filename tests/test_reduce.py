@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dsr.reduce import SlotTree, clip_, exchanges, gather_ordered, shares, split
+from dsr import reduce
+from dsr.reduce import SlotSum, SlotTree, by_halves, cost, exchanges, gather_ordered, norm, shares, split
 from tests.ranks import run_ranks
 
 MANY = [(96, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96)]
@@ -93,11 +94,11 @@ def wild(slot):
     return list(torch.from_numpy(values.astype(np.float32)).split([15, 7]))
 
 
-def by_hand(node):
-    """The sum in the order of `tree`'s expression."""
+def by_hand(node, start=0):
+    """The sum in the order of `tree`'s expression, of slots that are counted from `start`."""
     if isinstance(node, int):
-        return wild(node)
-    return [a + b for a, b in zip(by_hand(node[0]), by_hand(node[1]), strict=True)]
+        return wild(node + start)
+    return [a + b for a, b in zip(by_hand(node[0], start), by_hand(node[1], start), strict=True)]
 
 
 def flat(tensors):
@@ -106,11 +107,14 @@ def flat(tensors):
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 7, 12, 32])
 def test_one_rank_adds_in_the_trees_order_to_the_bit(slots):
-    own = SlotTree(slots, 0, 1)
+    own = SlotSum([[15], [7]], slots)
     for _ in range(2):  # it is empty again after an update
         for slot in range(slots):
-            own.push(wild(slot))
-        assert torch.equal(own.total(), flat(by_hand(tree(0, slots))))
+            for bucket, tensor in enumerate(wild(slot)):
+                own.push(bucket, [tensor])
+        found = own.finish()
+        assert [len(bucket) for bucket in found] == [1, 1]
+        assert torch.equal(flat([tensor for bucket in found for tensor in bucket]), flat(by_hand(tree(0, slots))))
     left_to_right = flat(wild(0))
     for slot in range(1, slots):
         left_to_right = left_to_right + flat(wild(slot))
@@ -122,19 +126,29 @@ def test_too_few_slots_are_noticed():
     own = SlotTree(4, 0, 1)
     own.push(wild(0))
     with pytest.raises(RuntimeError, match="1 of 4 slots"):
-        own.total()
+        own.take()
 
 
 def add_in_ranks(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    sent = count_messages()
     found = {}
-    for slots in (ranks, 12, 24):
-        own = SlotTree(slots, rank, ranks)
-        for slot in range(own.first, own.last):
-            own.push(wild(slot))
-        found[str(slots)] = own.total()
+    for slots in (ranks, 12, 24, 16):
+        if slots % ranks:
+            continue
+        for width in (1, 5000):  # elements, times 22: whole, and for powers of two by halves
+            own = SlotSum([[15 * width], [3 * width, 4 * width]], slots)
+            block = slots // ranks
+            for turn in range(2):  # its memory is used again
+                sent.clear()
+                for slot in range(rank * block, (rank + 1) * block):
+                    large, small = (part.repeat(width) for part in wild(slot + turn))
+                    own.push(0, [large])
+                    own.push(1, list(small.split([3 * width, 4 * width])))
+                found[f"{slots} {width} {turn}"] = flat([t for bucket in own.finish() for t in bucket]).clone()
+            found[f"sent {slots} {width}"] = torch.tensor([len(sent), 4 * sum(sent)])
     rows = shares(10, ranks)[rank]
     mine = torch.tensor([[0.1 * i, 1e30 * i] for i in rows], dtype=torch.float64).reshape(-1, 2)
     found["rows"] = gather_ordered(mine, rows.start, 10)
@@ -142,25 +156,53 @@ def add_in_ranks(folder: Path) -> None:
     dist.barrier()
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4, 6])
+def count_messages():
+    """The elements of every message that this rank sends from now on."""
+    sent, send_receive = [], reduce._send_receive
+
+    def counting(sends, receives):
+        sent.extend(tensor.numel() for tensor, _ in sends)
+        return send_receive(sends, receives)
+
+    reduce._send_receive = counting
+    return sent
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 6, 8])
 def test_real_ranks_add_in_the_trees_order_to_the_bit(ranks, tmp_path):
     assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks, (tmp_path / "log").read_text()
-    for rank in range(ranks):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        for slots in (ranks, 12, 24):
-            assert torch.equal(found[str(slots)], flat(by_hand(tree(0, slots))))
-        assert found["rows"].tolist() == [[0.1 * i, 1e30 * i] for i in range(10)]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
+    sums = [key.split() for key in found[0] if key[0].isdigit()]
+    assert len(sums) >= 8
+    for slots, width, turn in sums:
+        large, small = by_hand(tree(0, int(slots)), int(turn))
+        expected = flat([large.repeat(int(width)), small.repeat(int(width))])
+        assert all(torch.equal(one[f"{slots} {width} {turn}"], expected) for one in found)
+    for one in found:
+        assert one["rows"].tolist() == [[0.1 * i, 1e30 * i] for i in range(10)]
 
 
-def test_clip_by_hand():
-    gradient = torch.tensor([3.0, 4.0])
-    assert clip_(gradient, 1.0).item() == 5.0
-    assert gradient.tolist() == pytest.approx([0.6, 0.8], rel=1e-6)
-    for limit in (0.0, 10.0):
-        gradient = torch.tensor([3.0, 4.0])
-        assert clip_(gradient, limit).item() == 5.0
-        assert gradient.tolist() == [3.0, 4.0]
-    assert not torch.isfinite(clip_(torch.tensor([1.0, float("nan")]), 1.0))
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_the_counted_cost_is_what_ranks_send(ranks, tmp_path):
+    assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
+    for slots, width in ((ranks, 1), (ranks, 5000), (16, 5000), (24, 5000)):
+        sent = torch.stack([one[f"sent {slots} {width}"] for one in found]).amax(0).tolist()
+        counted = [
+            cost(slots, ranks, elements, by_halves(slots, ranks, 22 * width)) for elements in (15 * width, 7 * width)
+        ]
+        assert sent == [sum(column) for column in zip(*counted, strict=True)]
+
+
+def test_cost_at_32_ranks():
+    assert cost(32, 32, 2**20) == (10, 2 * 4 * (2**20 - 2**15))  # as many bytes as a ring's, in 10 messages for 62
+    assert cost(32, 32, 1000) == (5, 5 * 4 * 1000)
+    assert cost(96, 3, 10**6)[0] <= 3
+
+
+def test_norm_by_hand():
+    assert norm([torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]).item() == 5.0
+    assert not torch.isfinite(norm([torch.tensor([1.0, float("nan")])]))
 
 
 def test_shares_are_contiguous_and_even():

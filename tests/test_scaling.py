@@ -241,7 +241,8 @@ def test_deepspeeds_part_for_real_ranks_and_for_a_rehearsal():
     assert (real["gradient_accumulation_steps"], real["train_batch_size"]) == (12, 96)
     assert real["optimizer"]["params"]["lr"] == pytest.approx(0.4)
     assert real["gradient_clipping"] == 0 and "0.5" in real["dsr"]["changed"]["gradient_clipping"]
-    assert set(real["dsr"]["changed"]) == {"optimizer.params.lr", "scheduler", "gradient_clipping", "timers"}
+    fused = "optimizer.params.fused"
+    assert set(real["dsr"]["changed"]) == {"optimizer.params.lr", fused, "scheduler", "gradient_clipping", "timers"}
     rehearsed = deepspeed_config(given, make_plan(given, mode="weak", gpus=4, samples=1000, available=2))
     assert (rehearsed["gradient_accumulation_steps"], rehearsed["train_batch_size"]) == (24, 96)
     assert given.deepspeed["optimizer"]["params"]["lr"] == 0.1  # the user's part is left alone
@@ -258,6 +259,7 @@ def test_adam_is_torchs_unless_the_user_says_otherwise():
         given = experiment(optimizer={"type": "Adam", "params": params})
         part = deepspeed_config(given, make_plan(given, mode="sequential", gpus=1, samples=1000, available=1))
         assert part["optimizer"]["params"]["torch_adam"] is expected
+        assert ("fused" in part["optimizer"]["params"]) is expected  # DeepSpeed's own Adam knows no such setting
 
 
 def test_a_plan_needs_neither_torch_nor_deepspeed_nor_numpy():

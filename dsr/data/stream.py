@@ -73,7 +73,7 @@ class Stream:
 
     def __init__(self, store: Store, features: Features, data: Data, split: str, seed: int):
         self.store, self.features, self.seed = store, features, seed
-        self.patch = data.patch if split == "train" else None
+        self.patch, self.noise = (data.patch, data.noise) if split == "train" else (None, 0.0)
         self.rows = training_fields(store, data) if split == "train" else store.samples(split)
         self.inside = store.mask(split)
         if self.patch is None:
@@ -123,7 +123,7 @@ class Stream:
                 yield update, play()
 
     def read(self, epoch: int, samples: np.ndarray) -> Batch:
-        """Read samples by their numbers in the split; a crop is keyed on (seed, epoch, sample)."""
+        """Read samples by their numbers in the split; crops and noise are keyed on (seed, epoch, sample)."""
         per_field = self.count // len(self.rows)
         rows = self.rows[samples // per_field]
         low = self.store.low[rows].read().result()[..., self.low_variables, :, :]
@@ -131,12 +131,13 @@ class Stream:
         times = self.init_time[rows], self.lead_time[rows]
         if self.patch is None:
             inputs, base = self.features.inputs(low, *times)
-            return self._batch(samples, inputs, base, high, self.inside)
+            return self._batch(samples, self._noisy(inputs, epoch, samples), base, high, self.inside)
         parts = []
         for i, sample in enumerate(samples):
             window = self._window(epoch, int(sample))
             one = slice(i, i + 1)
             inputs, base = self.features.inputs(low[one], times[0][one], times[1][one], window)
+            inputs = self._noisy(inputs, epoch, samples[one])
             parts.append(
                 self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window])
             )
@@ -150,10 +151,21 @@ class Stream:
         fields = Interpolation(features.low_index, features.low_shape, "nearest")(features.combine(low)[0])[0]
         return {variable.name: field for variable, field in zip(features.low, fields, strict=True)}
 
+    def _noisy(self, inputs: np.ndarray, epoch: int, samples: np.ndarray) -> np.ndarray:
+        """Augmentation: noise on the channels of the low fields, in place; the interpolated base stays as it is."""
+        if self.noise:
+            channels = self.features.static_channels.start
+            for field, sample in zip(inputs[:, :channels], samples, strict=True):
+                random = self._random(epoch, int(sample), 2)
+                field += np.float32(self.noise) * random.standard_normal(field.shape, np.float32)
+        return inputs
+
+    def _random(self, epoch: int, sample: int, purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, purpose, sample]))
+
     def _window(self, epoch: int, sample: int) -> tuple[slice, slice]:
         assert self.patch is not None
-        random = np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 1, sample]))
-        y, x = self.origins[random.integers(len(self.origins))]
+        y, x = self.origins[self._random(epoch, sample, 1).integers(len(self.origins))]
         return slice(y, y + self.patch), slice(x, x + self.patch)
 
     def _batch(

@@ -204,3 +204,21 @@ def test_leaving_early_ends_the_reader(tiny_store):
         next(batches)
         break
     assert threading.active_count() <= before + 1
+
+
+def test_noise_is_on_the_low_fields_inputs_alone_and_keyed_on_seed_epoch_and_sample(tiny_store):
+    clean, noisy = stream(tiny_store), stream(tiny_store, noise=0.5)
+    samples = np.array([3, 17])
+    plain, first = clean.read(2, samples), noisy.read(2, samples)
+    added = first.inputs - plain.inputs
+    channels = noisy.features.static_channels.start
+    assert np.abs(added[:, :channels].std((2, 3)) - 0.5).max() < 0.1
+    assert not added[:, channels:].any()
+    assert (first.base == plain.base).all() and (first.target == plain.target).all()
+    assert (noisy.read(2, samples[::-1]).inputs == first.inputs[::-1]).all()  # whatever else is in the batch
+    for other in (noisy.read(3, samples), stream(tiny_store, seed=6, noise=0.5).read(2, samples)):
+        assert (other.inputs[:, :channels] != first.inputs[:, :channels]).all()
+    assert (
+        stream(tiny_store, "validation", noise=0.5).read(0, samples[:1]).inputs
+        == stream(tiny_store, "validation").read(0, samples[:1]).inputs
+    ).all()

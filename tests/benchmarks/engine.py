@@ -1,0 +1,183 @@
+"""What an update costs: ours against stock DeepSpeed, a plain PyTorch loop and DDP, interleaved in the same ranks."""
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dsr import engine, train
+from dsr.config import Experiment, validate
+from dsr.data.stream import Batch
+from dsr.models import DeepDownscale, deepdownscale
+from dsr.scaling import deepspeed_config, make_plan
+from tests.ranks import run_ranks
+
+CHANNELS, VARIABLES, MICRO_BATCH = 5, 2, 8
+NETS = {  # settings, side of the high grid, updates to time
+    "tiny": (DeepDownscale(width=20, blocks=2, fold=2, patterns=8), 16, 300),  # about 17k parameters
+    "mid": (DeepDownscale(width=288, blocks=1, fold=4, patterns=0), 32, 30),  # about 1.5M parameters
+}
+Update = Callable[[], None]
+
+
+def cases(device: str) -> Iterator[dict[str, Any]]:
+    """Every case of the table, measured."""
+    for ranks in (1, 2):
+        for net, accumulation in (("tiny", 1), ("tiny", 8), ("mid", 1), ("mid", 8)):
+            peer, goals = ("plain PyTorch", (1.08, 1.01)) if ranks == 1 else ("DDP", (1.05, 1.00))
+            found = measure(device, ranks, net, accumulation)
+            where = f"{net} net, {ranks} rank{'s' if ranks > 1 else ''}, accumulation {accumulation}"
+            yield ratio_case(f"exact against stock reduction, {where}", found["ours"], found["stock"], 1.02)
+            yield ratio_case(f"ours against {peer}, {where}", found["ours"], found["peer"], goals[net == "mid"])
+
+
+def ratio_case(name: str, ours: list[float], against: list[float], goal: float) -> dict[str, Any]:
+    """A case whose ratio is that of the medians; seconds an update."""
+    medians = statistics.median(ours), statistics.median(against)
+    ratio = medians[0] / medians[1]
+    value = [round(1e3 * median, 3) for median in medians]  # ms
+    return {
+        "name": name,
+        "ours": medians[0],
+        "against": medians[1],
+        "value": value,
+        "ratio": ratio,
+        "goal": f"<= {goal:.2f}",
+        "holds": ratio <= goal,
+    }
+
+
+def measure(device: str, ranks: int, net: str, accumulation: int) -> dict[str, list[float]]:
+    """Seconds of every update of "ours", "stock" and "peer", interleaved in `ranks` real ranks (the slowest rank's)."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        codes = run_ranks(ranks, _measure, Path(folder), net, accumulation, device, log=log, timeout=600)
+        if any(codes):
+            raise RuntimeError(log.read_text()[-3000:])
+        return json.loads(Path(folder, "found.json").read_text())
+
+
+def _measure(folder: Path, net: str, accumulation: int, device_name: str) -> None:
+    if device_name == "cuda":
+        os.environ.pop("DS_ACCELERATOR")
+    device = engine.start()
+    makers = {"ours": ours, "stock": stock, "peer": peer}
+    updates = {name: make(net, accumulation, device) for name, make in makers.items()}
+    count = NETS[net][2] // accumulation + 10
+    seconds: dict[str, list[float]] = {name: [] for name in updates}
+    for turn in range(count + 5):
+        for name, update in updates.items():
+            dist.barrier()
+            begun = time.perf_counter()
+            update()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= 5:  # warm
+                seconds[name].append(time.perf_counter() - begun)
+    slowest = torch.tensor(list(seconds.values()), dtype=torch.float64)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    if dist.get_rank() == 0:
+        found = dict(zip(seconds, slowest.tolist(), strict=True))
+        Path(folder, "found.json").write_text(json.dumps(found))
+    engine.finish()
+
+
+def network(net: str, device: torch.device) -> torch.nn.Module:
+    settings, side, _ = NETS[net]
+    torch.manual_seed(0)
+    static = range(CHANNELS - 1, CHANNELS)
+    return deepdownscale.build(settings, CHANNELS, static, VARIABLES, (side, side)).to(device)
+
+
+def batches(net: str, count: int) -> list[Batch]:
+    """The slots of this rank, held in memory: what is timed is the update, not the loader."""
+    side = NETS[net][1]
+    random = np.random.default_rng(dist.get_rank())
+
+    def field(channels: int) -> np.ndarray:
+        return random.normal(size=(MICRO_BATCH, channels, side, side)).astype(np.float32)
+
+    return [
+        Batch(np.arange(MICRO_BATCH), field(CHANNELS), field(VARIABLES), field(VARIABLES), np.ones_like(field(2)))
+        for _ in range(count)
+    ]
+
+
+def experiment(accumulation: int, exact: bool) -> Experiment:
+    values = {
+        "train_micro_batch_size_per_gpu": MICRO_BATCH,
+        "gradient_accumulation_steps": accumulation * dist.get_world_size(),
+        "gradient_clipping": 0.0,
+        "optimizer": {"type": "Adam", "params": {"lr": 1e-4, "adam_w_mode": False, "torch_adam": True}},
+        "dsr": {"budget": {"updates": 1}, "scaling": {"exact": exact}},
+    }
+    return validate(values, "benchmark")
+
+
+def ours(net: str, accumulation: int, device: torch.device) -> Update:
+    """One update as dsr.train plays it."""
+    chosen, ranks = experiment(accumulation, True), dist.get_world_size()
+    plan = make_plan(chosen, mode="strong", gpus=ranks, samples=10**6, available=ranks)
+    deepspeed, reduction = engine.build(network(net, device), deepspeed_config(chosen, plan), chosen, plan)
+    first = dist.get_rank() * accumulation
+    mine, slots = range(first, first + accumulation), batches(net, accumulation)
+
+    def update() -> None:
+        totals = train.play(deepspeed, reduction, chosen, 0, mine, iter(slots), device)
+        train.check_finite(totals, 0, None, plan)  # type: ignore[arg-type]
+        deepspeed.step()
+
+    return update
+
+
+def stock(net: str, accumulation: int, device: torch.device) -> Update:
+    """The same update by DeepSpeed as it comes: its own reduction, its engine untouched."""
+    import deepspeed
+
+    chosen, ranks, model = experiment(accumulation, False), dist.get_world_size(), network(net, device)
+    plan = make_plan(chosen, mode="strong", gpus=ranks, samples=10**6, available=ranks)
+    config = {key: value for key, value in deepspeed_config(chosen, plan).items() if key != "dsr"}
+    own, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=config)
+    slots = batches(net, accumulation)
+
+    def update() -> None:
+        own.train()
+        for batch in slots:
+            output = own(torch.from_numpy(batch.inputs).to(device))
+            own.backward(train.masked_loss(output, batch, "mse", device))
+            own.step()
+
+    return update
+
+
+def peer(net: str, accumulation: int, device: torch.device) -> Update:
+    """The same update without DeepSpeed: a plain loop, or with more ranks torch's DistributedDataParallel."""
+    from contextlib import nullcontext
+
+    from torch.nn.parallel import DistributedDataParallel
+
+    plain = network(net, device)
+    model = DistributedDataParallel(plain) if dist.get_world_size() > 1 else plain
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4)
+    slots = batches(net, accumulation)
+
+    def update() -> None:
+        model.train()
+        for i, batch in enumerate(slots):
+            last = i == len(slots) - 1
+            wait = model.no_sync() if model is not plain and not last else nullcontext()  # type: ignore[operator]
+            with wait:
+                output = model(torch.from_numpy(batch.inputs).to(device))
+                (train.masked_loss(output, batch, "mse", device) / accumulation).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
