@@ -99,7 +99,7 @@ class Journal:
         )
 
     def _hyper_parameters(self, experiment: Experiment) -> None:
-        """The run's settings, for TensorBoard's HParams page."""
+        """The run's settings, for TensorBoard's HParams page, which finds the columns itself from all runs it shows."""
         from torch.utils.tensorboard.summary import hparams
 
         values = {
@@ -114,8 +114,8 @@ class Journal:
             "model": experiment.dsr.model.name,
             **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},
         }
-        metrics = {f"validation/rmse_{v.name}": None for v in self.features.high}
-        for summary in hparams(values, metrics):
+        _, *session = hparams(values, {})
+        for summary in session:
             self.board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
 

@@ -91,7 +91,8 @@ def curves(result: dict[str, Any], lines: list[dict[str, Any]]) -> Figure | None
                 )
             ax.set_xscale("log")
             _plain_ticks(ax.xaxis)
-            ax.set_ylim(bottom=max(ax.get_ylim()[0], -0.5))
+            best = max((line["skill"] for line in lines if line["data"] == data), default=1.0)
+            ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the picture
             ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
             _dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
                    f"{result['data'][data]['label']}, {gpus} GPUs, equal epochs")  # fmt: skip

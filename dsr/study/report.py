@@ -78,7 +78,7 @@ def _body(
     return [
         _header(result),
         "<section><h2>What more GPUs do to the result</h2>",
-        f'<p class="verdict">{escape(words.answer(result))}</p>',
+        _answer(result),
         "</section><section><h2>At a glance</h2>",
         *(_verdicts(result, data) for data in result["data"]),
         _key(),
@@ -149,6 +149,11 @@ def _body(
     ]
 
 
+def _answer(result: dict[str, Any]) -> str:
+    parts = (f"<strong>{escape(about)}</strong>: {escape(text)}" for about, text in words.answer(result))
+    return f'<p class="verdict">{" ".join(parts)}</p>'
+
+
 def _header(result: dict[str, Any]) -> str:
     seeds = max((group["runs"] for group in result["groups"]), default=0)
     facts = f"{result['runs']} runs, {seeds} seeds, {duration(result['run_seconds'])} of one core · {result['file']}"
@@ -159,11 +164,11 @@ def _verdicts(result: dict[str, Any], data: str) -> str:
     """Arms against GPU counts, for each budget: mean skill and what it means against one GPU."""
     about, tables = result["data"][data], []
     groups = [g for g in result["groups"] if g["data"] == data and g["arm"] != SEQUENTIAL]
-    counts = sorted({g["gpus"] for g in groups})
     for budget, title in plots.BUDGETS.items():
         own = [g for g in groups if g["budget"] == budget]
         if not own:
             continue
+        counts = sorted({g["gpus"] for g in own})
         head = "".join(f"<th>{count}</th>" for count in counts)
         lines = []
         for arm in dict.fromkeys(g["arm"] for g in own):

@@ -9,10 +9,16 @@ from dsr.study.statistics import wilson_interval
 Group = dict[str, Any]
 
 
-def answer(result: dict[str, Any]) -> str:
-    """The answer in one paragraph: what the data support, and what they do not."""
-    parts = [_strong(result), _kept(result, "epochs"), _kept(result, "updates"), _failures(result), _limits(result)]
-    return " ".join(part for part in parts if part)
+def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The answer in one paragraph, as (what it is about, what the data say of it)."""
+    parts = [
+        ("Sharing the batch (strong scaling)", _strong(result)),
+        ("Letting the batch grow with the GPUs (weak scaling)", _kept(result, "epochs")),
+        ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(result, "updates")),
+        ("Runs that did not converge", _failures(result)),
+        ("What this does not show", _limits(result)),
+    ]
+    return [(about, text) for about, text in parts if text]
 
 
 def details(result: dict[str, Any]) -> list[str]:
@@ -129,20 +135,15 @@ def _scores(values: list[float | None]) -> str:
 def _strong(result: dict[str, Any]) -> str:
     groups = [g for g in result["groups"] if g["mode"] == "strong" and "reason" not in g and g["gpus"] > 1]
     if not groups:
-        return "Strong scaling was not part of this study."
+        return ""
     proofs = [p for p in result["proofs"] if p["same_bits"] is not None and result["proofs"]]
     most = max(g["gpus"] for g in groups)
     wrong = [p for p in proofs if not p["same_bits"]]
     if wrong:
-        return (
-            f"Sharing the batch (strong scaling) did NOT keep the bits: {wrong[0]['gpus']} real ranks ended elsewhere."
-        )
+        return f"it did NOT keep the bits on {wrong[0]['gpus']} real ranks."
     real = max((p["ranks"] for p in proofs if p["arm"] in {g["arm"] for g in groups}), default=0)
     how = f"checked on up to {real} real ranks" if real else "by its arithmetic; not checked on real ranks here"
-    return (
-        f"Sharing the batch among the GPUs (strong scaling) loses nothing: up to {most} GPUs the network is the one "
-        f"that a single GPU trains, bit for bit ({how})."
-    )
+    return f"it loses nothing. Up to {most} GPUs the network is the one that a single GPU trains, bit for bit ({how})."
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
@@ -154,21 +155,14 @@ def _kept(result: dict[str, Any], budget: str) -> str:
         good = [n for n in counts if any(verdict(g) in KEPT for g in groups if g["gpus"] == n)]
         if not counts:
             continue
-        if not good:
-            text = f"no arm keeps the result at {_listed(counts)} GPUs"
-        elif good == counts:
-            text = f"the best arm keeps the result at all of {_listed(counts)} GPUs"
-        else:
-            lost = [n for n in counts if n not in good]
-            text = f"the best arm keeps the result at {_listed(good)} GPUs, and none does at {_listed(lost)}"
-        found.append(f"{about['label']}: {text}")
-    if not found:
-        return ""
-    how = {
-        "epochs": "Letting the batch grow with the GPUs (weak scaling), over the same number of epochs",
-        "updates": "Given as many updates as one GPU makes, and so N times its samples and its computation",
-    }[budget]
-    return f"{how}: {'; '.join(found)}."
+        lost = [n for n in counts if n not in good]
+        parts = []
+        if good:
+            parts.append(f"at {_listed(good)} GPUs the best arm cannot be told from one GPU, or is better")
+        if lost:
+            parts.append(f"at {_listed(lost)} GPUs every arm is worse, or has runs that fail")
+        found.append(f"{about['label']}: {'; '.join(parts)}")
+    return ". ".join(found) + "." if found else ""
 
 
 def _weak_groups(result: dict[str, Any], data: str, budget: str) -> list[Group]:
@@ -246,8 +240,8 @@ def _failures(result: dict[str, Any]) -> str:
         return ""
     often = [g for g in result["groups"] if "reason" not in g and 2 * g["diverged"] > g["runs"]]
     where = ", ".join(dict.fromkeys(f"{result['arms'][g['arm']]} at {g['gpus']}" for g in often))
-    most = f"Most runs fail only here: {where} GPUs." if often else "In no cell did most of the runs fail."
-    return f"Weak runs that did not converge, over all arms: {', and '.join(sentences)}. {most}"
+    most = f"More than half fail only here: {where} GPUs." if often else "In no cell did more than half of them fail."
+    return f"of all weak runs {', and '.join(sentences)}. {most}"
 
 
 def _limits(result: dict[str, Any]) -> str:
@@ -256,7 +250,7 @@ def _limits(result: dict[str, Any]) -> str:
     retuned = {found["arm"] for found in result["tuning"] if found["gpus"] > 1}
     again = f"it was tuned anew at every batch in {len(retuned)} arm(s)" if retuned else "it was not tuned anew"
     return (
-        f"What this does not show: it is one network, {seeds} seeds, and these data. The sequential learning rate "
+        f"it is one network, {seeds} seeds, and these data. The sequential learning rate "
         f"{tuned}; with more GPUs {again}, and nothing else was. Times on many GPUs are predicted, not measured."
     )
 

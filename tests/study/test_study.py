@@ -160,8 +160,9 @@ def test_the_study_s_file_holds_definitions_tuned_rates_and_proofs(finished):
 def test_the_report_stands_alone_and_answers_in_plain_words(finished):
     page = (finished[0] / "report/index.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
-    assert "Sharing the batch among the GPUs (strong scaling) loses nothing: up to 2 GPUs" in page
+    assert "<strong>Sharing the batch (strong scaling)</strong>: it loses nothing. Up to 2 GPUs" in page
     assert "checked on up to 2 real ranks" in page
+    assert "of all weak runs 1 of 3 at equal epochs (6 to 79 %)" in page  # Wilson, z = 1.96
     assert "weak, far too fast 1 of 1" in page
     assert "2 real ranks and one device ended with the same weights" in page
     assert page.index("What more GPUs do") < page.index("At a glance") < page.index("What the words mean")
