@@ -22,38 +22,32 @@ DASHES = ("-", "--", "-.", ":")
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 
 
-def skill(result: dict[str, Any]) -> Figure:
-    """Skill against GPUs for each arm with intervals, a row for each data set, a column for each budget.
+def skill(result: dict[str, Any], data: str) -> Figure:
+    """Skill against GPUs for each arm of a data set with intervals, a panel for each budget.
 
     Below each panel stand the runs that did not converge, of all, and the cells that cannot be.
     """
-    groups, styles = _shown(result), _styles(result)
+    about, groups = result["data"][data], [g for g in _shown(result) if g["data"] == data]
+    styles = {arm: style for arm, style in _styles(result).items() if any(g["arm"] == arm for g in groups)}
     budgets = _budgets(groups)
     failing = [arm for arm in styles if any(g["arm"] == arm and (g.get("diverged") or "reason" in g) for g in groups)]
-    strip = 0.24 * max(len(failing), 1)
-    picture = figure(5.4 * len(budgets) + 2.6, (3.4 + strip) * len(result["data"]))
-    ratios = [ratio for _ in result["data"] for ratio in (3.4, strip)]
-    axes = picture.subplots(len(ratios), len(budgets), squeeze=False, height_ratios=ratios)
-    for row, (data, about) in enumerate(result["data"].items()):
-        for column, budget in enumerate(budgets):
-            ax, below = axes[2 * row][column], axes[2 * row + 1][column]
-            own = [g for g in groups if g["data"] == data and g["budget"] == budget]
-            reference = about["sequential_skill"]
-            if reference:
-                ax.axhline(np.mean(reference), color="black", linewidth=1)
-            if about["same"]:
-                ax.axhspan(*about["same"], color="black", alpha=0.12, linewidth=0)
-            for arm, style in styles.items():
-                there = [g for g in own if g["arm"] == arm and g.get("skill") is not None]
-                if there:
-                    _line(ax, arm, style, there, "skill", "skill_interval", len(styles))
-            _gpus(ax, result["groups"])
-            title = f"{about['label']}, {BUDGETS[budget]}"
-            _dress(ax, "", "skill over bicubic (1)", title)
-            ax.tick_params(labelbottom=False)
-            _strip(below, own, failing, styles, result)
-            if not own:
-                ax.set_visible(False), below.set_visible(False)
+    strip = 0.22 * max(len(failing), 1)
+    picture = figure(12.5, 4.2 + strip)
+    axes = picture.subplots(2, len(budgets), squeeze=False, height_ratios=[4.2, strip])
+    for ax, below, budget in zip(*axes, budgets, strict=True):
+        own = [g for g in groups if g["budget"] == budget]
+        if about["sequential_skill"]:
+            ax.axhline(np.mean(about["sequential_skill"]), color="black", linewidth=1)
+        if about["same"]:
+            ax.axhspan(*about["same"], color="black", alpha=0.12, linewidth=0)
+        for arm, style in styles.items():
+            there = [g for g in own if g["arm"] == arm and g.get("skill") is not None]
+            if there:
+                _line(ax, arm, style, there, "skill", "skill_interval", len(styles))
+        _gpus(ax, own)
+        _dress(ax, "", "skill over bicubic (1)", f"{about['label']}\n{BUDGETS[budget]}")
+        ax.tick_params(labelbottom=False)
+        _strip(below, own, failing, styles, result)
     _legend(picture, styles, result)
     return picture
 
@@ -95,7 +89,7 @@ def curves(result: dict[str, Any], lines: list[dict[str, Any]]) -> Figure | None
             ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the picture
             ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
             _dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
-                   f"{result['data'][data]['label']}, {gpus} GPUs, equal epochs")  # fmt: skip
+                   f"{result['data'][data]['label']}\n{gpus} GPUs, equal epochs")  # fmt: skip
     _legend(picture, styles, result)
     return picture
 
@@ -147,7 +141,7 @@ def target(result: dict[str, Any]) -> Figure | None:
             _plain_ticks(ax.yaxis)
             _gpus(ax, result["groups"])
             ax.set_ylim(top=ax.get_ylim()[1] * 1.6)
-            _dress(ax, "GPUs", "predicted time to target (s)", f"{result['data'][data]['label']}, {BUDGETS[budget]}")
+            _dress(ax, "GPUs", "predicted time to target (s)", f"{result['data'][data]['label']}\n{BUDGETS[budget]}")
             if not own:
                 ax.set_visible(False)
     _legend(picture, styles, result)
@@ -188,8 +182,8 @@ def share(result: dict[str, Any]) -> Figure | None:
         for g in result["groups"]
         if g["mode"] == "weak" and g["budget"] == "epochs" and g.get("difference") is not None
     ]
-    arms = [arm for arm in result["arms"] if sum(g["arm"] == arm for g in groups) > 1]
-    if len(result["data"]) < 2 or not arms:
+    arms = [arm for arm in result["arms"] if len({g["data"] for g in groups if g["arm"] == arm}) > 1]
+    if not arms:
         return None
     columns = min(len(arms), 3)
     picture = figure(4.1 * columns + 2.6, 3 * math.ceil(len(arms) / columns))
@@ -266,7 +260,7 @@ def _strip(ax: Any, groups: list[Group], arms: list[str], styles: dict[str, Any]
         for g in (g for g in groups if g["arm"] == arm):
             text = "–" if "reason" in g else f"{g['diverged']}/{g['runs']}" if g["diverged"] else ""
             ax.text(g["gpus"], row, text, ha="center", va="center", fontsize=8, color=styles[arm]["color"])
-    _gpus(ax, result["groups"])
+    _gpus(ax, groups)
     ax.set_yticks(range(len(arms)), [result["arms"][arm] for arm in arms])
     ax.set_ylim(len(arms) - 0.5 if arms else 0.5, -0.5)
     ax.tick_params(labelsize=7, left=False)

@@ -86,12 +86,14 @@ def _body(
         "</section><section><h2>What the words mean</h2>",
         _list(words.definitions(result)),
         "</section><section><h2>Skill against GPUs</h2>",
-        _picture(
-            plots.skill(result),
-            "Test skill of the runs that converged, mean and interval over the seeds. Black line: the sequential runs' "
-            "mean; grey: the interval that means the same. The figures below each panel count the runs that did not "
-            "converge.",
-            "skill.csv",
+        *(
+            _picture(
+                plots.skill(result, data),
+                f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black line: "
+                "the sequential runs' mean; grey: the interval that means the same.",
+                "skill.csv",
+            )
+            for data, about in result["data"].items()
         ),
         _picture(
             plots.share(result),

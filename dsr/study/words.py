@@ -147,22 +147,22 @@ def _strong(result: dict[str, Any]) -> str:
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
-    """Up to how many GPUs the best weak arm keeps one GPU's result, by data set."""
-    found = []
+    """At how many GPUs the best weak arm shows no loss, and where every arm does, by data set."""
+    kept: list[str] = []
+    lost: list[str] = []
     for data, about in result["data"].items():
         groups = [g for g in _weak_groups(result, data, budget) if g["gpus"] > 1]
         counts = sorted({g["gpus"] for g in groups})
         good = [n for n in counts if any(verdict(g) in KEPT for g in groups if g["gpus"] == n)]
-        if not counts:
-            continue
-        lost = [n for n in counts if n not in good]
-        parts = []
-        if good:
-            parts.append(f"at {_listed(good)} GPUs the best arm cannot be told from one GPU, or is better")
-        if lost:
-            parts.append(f"at {_listed(lost)} GPUs every arm is worse, or has runs that fail")
-        found.append(f"{about['label']}: {'; '.join(parts)}")
-    return ". ".join(found) + "." if found else ""
+        for found, which in ((kept, good), (lost, [n for n in counts if n not in good])):
+            if which:
+                found.append(f"{about['label']} at {_listed(which)} GPUs")
+    texts = []
+    if kept:
+        texts.append(f"with the best arm, picked by hindsight, no loss shows for {'; '.join(kept)}.")
+    if lost:
+        texts.append(f"Every arm is worse than one GPU, or has runs that fail, for {'; '.join(lost)}.")
+    return " ".join(texts)
 
 
 def _weak_groups(result: dict[str, Any], data: str, budget: str) -> list[Group]:
