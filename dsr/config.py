@@ -64,6 +64,11 @@ OPTIMIZER_PARAMS = {
     "Adagrad": _words("lr lr_decay weight_decay initial_accumulator_value eps"),
     "RMSprop": _words("lr alpha eps weight_decay momentum centered"),
 }
+# dsr.optimizer: the stock types whose block it reads, and what of that block it does not know.
+OWN_OPTIMIZERS = {
+    "LARS": (("SGD",), ("dampening", "nesterov")),
+    "LAMB": (("Adam", "AdamW"), ("amsgrad",)),
+}
 _WARMUP = _words("warmup_min_lr warmup_max_lr warmup_num_steps warmup_type last_batch_iteration")
 SCHEDULER_PARAMS = {
     "WarmupLR": _WARMUP,
@@ -122,11 +127,41 @@ class Model(Section):
     name: str = "deepdownscale"
 
 
+class Optimizer(Section):
+    """What stock DeepSpeed cannot build: the `optimizer` block's own optimizer, with a rate for each layer."""
+
+    type: Literal["LARS", "LAMB"] = Field(description="LARS makes it of SGD, LAMB of Adam or AdamW")
+    trust: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="LARS's trust coefficient, none: 0.001; LAMB has none"
+    )
+
+
+class Growth(Section):
+    """At each of these epochs' ends the effective batch grows by the factor, where else the rate would fall by it."""
+
+    epochs: Annotated[list[Positive], Field(min_length=1)]
+    factor: Annotated[int, Field(ge=2)] = 2
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Growth":
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError("the epochs must rise")
+        return self
+
+
 class Scaling(Section):
     """What --mode does with the learning rate, and how gradients are summed."""
 
-    rule: Literal["none", "linear", "sqrt"] = Field("linear", description="weak scaling's learning-rate rule")
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(5.0, description="weak scaling's gradual warm-up")
+    rule: Literal["none", "linear", "sqrt", "adascale", "adam-sde"] = Field(
+        "linear",
+        description="weak scaling's learning rate at N GPUs: none (as written), linear (N times), sqrt (sqrt(N) "
+        "times), adascale (SGD only: 1 to N times, by the gradients' measured noise), adam-sde (Adam only: sqrt(N) "
+        "times, with betas and eps to match)",
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="weak scaling's gradual warm-up, 0: none; the rules none and adascale have none"
+    )
+    growth: Growth | None = Field(None, description="the batch grows while it trains, in place of a decaying rate")
     exact: bool = Field(True, description="sum gradients in the slot tree: the same bits on any number of GPUs")
 
 
@@ -151,6 +186,7 @@ class Dsr(Section):
     data: Data = Data()
     model: Model = Model()
     loss: Literal["mse", "mae"] = "mse"
+    optimizer: Optimizer | None = Field(None, description="in place of the optimizer block's type, with its parameters")
     scaling: Scaling = Scaling()
     checkpoint: Checkpoint = Checkpoint()
     validation: Validation = Validation()
@@ -216,9 +252,12 @@ def validate(values: dict[str, Any], source: str) -> Experiment:
     deepspeed = {key: value for key, value in values.items() if key != "dsr"}
     _check_deepspeed(deepspeed, source)
     try:
-        return Experiment(deepspeed=deepspeed, dsr=Dsr.model_validate(values.get("dsr", {})))
+        experiment = Experiment(deepspeed=deepspeed, dsr=Dsr.model_validate(values.get("dsr", {})))
     except ValidationError as error:
         raise UserError(f"{source}: {explain(error, Dsr, 'dsr')}") from None
+    _check_own_optimizer(experiment, source)
+    _check_growth(experiment, source)
+    return experiment
 
 
 def schema() -> dict[str, Any]:
@@ -369,6 +408,51 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
     stage = part.get("zero_optimization", {}).get("stage", 0)
     if not _is_number(stage) or stage not in (0, 1, 2, 3):
         raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
+
+
+def _check_own_optimizer(experiment: Experiment, source: str) -> None:
+    """Check that dsr.optimizer fits the DeepSpeed part, whose optimizer block holds its parameters."""
+    own, block = experiment.dsr.optimizer, experiment.deepspeed["optimizer"]
+    if own is None:
+        return
+    bases, ignored = OWN_OPTIMIZERS[own.type]
+    if block["type"] not in bases:
+        raise UserError(
+            f"{source}: dsr.optimizer {own.type} takes its parameters from an optimizer.type of {' or '.join(bases)} "
+            f"(given: {json.dumps(block['type'])})"
+        )
+    params = block["params"]
+    unknown = [name for name in ignored if params.get(name)]
+    if unknown:
+        raise UserError(f"{source}: optimizer.params.{unknown[0]} is nothing that dsr.optimizer {own.type} knows")
+    if own.type == "LAMB" and own.trust is not None:
+        raise UserError(f"{source}: dsr.optimizer.trust is LARS's; leave it out for LAMB")
+    if own.type == "LAMB" and params.get("weight_decay") and not params.get("adam_w_mode", True):
+        raise UserError(f"{source}: LAMB's weight decay is AdamW's: leave out optimizer.params.adam_w_mode")
+    if experiment.zero_stage:
+        raise UserError(
+            f"{source}: dsr.optimizer {own.type} needs whole layers, and ZeRO stage {experiment.zero_stage} cuts them "
+            "into flat shards: set zero_optimization.stage to 0"
+        )
+
+
+def _check_growth(experiment: Experiment, source: str) -> None:
+    """Check that what dsr.scaling.growth stands in for is not there too."""
+    if experiment.dsr.scaling.growth is None:
+        return
+    decaying = experiment.deepspeed.get("scheduler", {}).get("type", "WarmupLR")
+    if decaying != "WarmupLR":
+        raise UserError(
+            f"{source}: dsr.scaling.growth stands in for a decaying rate, and scheduler.type {decaying} decays it too: "
+            "WarmupLR, or none, keeps it"
+        )
+    if experiment.dsr.scaling.rule == "adascale":
+        raise UserError(f"{source}: dsr.scaling.growth keeps the rate, and the rule adascale does not: choose one")
+    if experiment.zero_stage:
+        raise UserError(
+            f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "
+            "set zero_optimization.stage to 0"
+        )
 
 
 def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[str]], source: str) -> None:

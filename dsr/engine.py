@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from dsr import optim
 from dsr.reduce import SlotSum, gather_ordered, norm
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
-    from dsr.scaling import Plan
+    from dsr.scaling import Phase, Plan
 
 
 def start(timeout_seconds: float = 1800) -> torch.device:
@@ -70,7 +71,10 @@ def build(
 
     passed = {key: value for key, value in config.items() if key != "dsr"}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, config=passed)
+    own, optimizer = experiment.dsr.optimizer, None
+    if own:
+        optimizer = optim.build(own.type, parameters, passed.pop("optimizer")["params"], own.trust)
+    engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, optimizer=optimizer, config=passed)
     if not experiment.exact:
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
@@ -82,6 +86,9 @@ def build(
     return engine, reduction
 
 
+MEASURED = 16  # slots an update, at most, whose gradient's norm is taken: each costs a pass over the gradient
+
+
 @dataclass
 class Totals:
     """What an update's reduction tells, the same on every rank."""
@@ -89,7 +96,7 @@ class Totals:
     losses: list[float]  # by slot
     gradient_norm: float | None  # before clipping; None where only shards of the gradient are at hand
     stop: bool  # some rank was asked to stop
-    slot_norms: list[float] | None = None  # the squared norm of each slot's own gradient, where it was measured
+    slot_norms: list[float] | None = None  # squared, of measured slots' gradients; None with one slot, or not at hand
 
 
 class ExactReduction:
@@ -100,21 +107,24 @@ class ExactReduction:
     """
 
     def __init__(self, engine: Any, parameters: list[torch.nn.Parameter], slots: int, clipping: float):
-        self.engine, self.slots, self.clipping = engine, slots, clipping
-        self.parameters = parameters
+        self.engine, self.clipping, self.parameters = engine, clipping, parameters
         self.buckets: list[list[torch.nn.Parameter]] = [[]]
         for parameter in reversed(parameters):
             if sum(p.numel() for p in self.buckets[-1]) >= BUCKET:
                 self.buckets.append([])
             self.buckets[-1].append(parameter)
-        sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
-        sizes[-1].append(2 * slots + 1)  # the notes
-        self.sum = SlotSum(sizes, slots, parameters[0].device)
-        self.measuring = True  # each slot's own norm too: a few percent of a small network's time
+        self.resize(slots)
         for number, bucket in enumerate(self.buckets[:-1]):
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._is_ready(number))
         self._begin()
+
+    def resize(self, slots: int) -> None:
+        """From the next update on an update has so many slots."""
+        sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
+        sizes[-1].append(2 * slots + 1)  # the notes
+        self.sum = SlotSum(sizes, slots, self.parameters[0].device)
+        self.slots, self.stride = slots, -(-slots // MEASURED)  # one slot in so many is measured
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
         """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
@@ -141,7 +151,7 @@ class ExactReduction:
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
         values = notes.tolist()
-        norms = [value * self.slots**2 for value in values[self.slots : -1]] if self.measuring else None
+        norms = [value * self.slots**2 for value in values[self.slots : -1 : self.stride]] if self.slots > 1 else None
         self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
@@ -168,7 +178,7 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float().contiguous())  # the tree adds in float32
             parameter.grad = None
-        if self.measuring:
+        if self.slots > 1 and self.slot % self.stride == 0:
             self.notes[self.slots + self.slot] += norm(gradients).square()
         if self.next == len(self.buckets) - 1:
             gradients.append(self.notes)
@@ -182,8 +192,11 @@ class StockReduction:
 
     engine: Any
     slots: int
-    measuring: bool = False  # slots' own norms: only the exact reduction has them at hand
     notes: list[torch.Tensor] = field(default_factory=list)
+
+    def resize(self, slots: int) -> None:
+        """From the next update on an update has so many slots."""
+        self.slots = slots
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
         """Remember a slot's loss, and whether this rank was asked to stop; returns the slot's share of the loss."""
@@ -353,9 +366,26 @@ def gradient_norm(engine: Any) -> float | None:
     return None if found is None else float(found)
 
 
+def resize(engine: Any, reduction: Reduction, phase: Phase) -> None:
+    """Let the updates have a phase's size; call between two updates, at ZeRO stage 0."""
+    if reduction.slots != phase.slots:
+        engine.set_train_batch_size(phase.effective_batch)
+        reduction.resize(phase.slots)
+
+
 def learning_rate(engine: Any) -> float:
     """The rate that the next update will use."""
     return engine.optimizer.param_groups[0]["lr"]
+
+
+def set_rate(engine: Any, plan: Plan, progress: float, gain: float) -> None:
+    """AdaScale's rate of the coming update: the gain times the sequential schedule, read at the progress."""
+    scheduled = plan.learning_rate
+    if engine.lr_scheduler is not None:
+        engine.lr_scheduler.step(int(progress) - 1)  # what DeepSpeed plays in that update: it steps after each
+        scheduled = engine.lr_scheduler.get_last_lr()[0]
+    for group in engine.optimizer.param_groups:
+        group["lr"] = gain * scheduled
 
 
 def broadcast_json(value: Any) -> Any:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from dsr import models
+from dsr.noise import unmeasured
 from dsr.progress import bar
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
     from dsr.data.features import Features
     from dsr.engine import Totals
+    from dsr.noise import Noise
     from dsr.run import Run
     from dsr.scaling import Plan
     from dsr.verify.validation import Skill, Validation
@@ -27,8 +29,9 @@ class Journal:
     def __init__(self, run: Run | None, experiment: Experiment, plan: Plan, features: Features, first: int):
         self.run, self.plan, self.features = run, plan, features
         self.every = experiment.dsr.log.every
-        self.seconds, self.updates = 0.0, 0  # since the last line, validation left out
+        self.seconds, self.noted = 0.0, first  # of the updates since the last line, validation left out
         self.pictured = first  # the update of the last pictures
+        self.last = False  # the run's last update has been noted
         self.stack = contextlib.ExitStack()
         if run is None:
             return
@@ -39,6 +42,8 @@ class Journal:
         self.task = self.progress.add_task("training", total=plan.updates, completed=first)
         self.board = SummaryWriter(str(run.folder), purge_step=first + 1)
         self._hyper_parameters(experiment)
+        if why := unmeasured(experiment.exact, plan.slots):
+            self.progress.console.print(f"the gradient noise scale is not measured: {why}", soft_wrap=True)
 
     def __enter__(self) -> Journal:
         if self.run:
@@ -49,30 +54,33 @@ class Journal:
     def __exit__(self, *problem: Any) -> None:
         self.stack.close()
 
-    def update(self, done: int, rate: float, totals: Totals, seconds: float) -> None:
-        """Note one update: its rate, its totals, and the seconds it took."""
-        self.seconds, self.updates = self.seconds + seconds, self.updates + 1
+    def update(self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, last: bool) -> None:
+        """Note one update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
+        self.seconds, self.last = self.seconds + seconds, last
         if self.run is None:
             return
         self.progress.update(self.task, completed=done)
-        if done % self.every and done != self.plan.updates:
+        if done % self.every and not last:
             return
         loss = float(np.sum(totals.losses) / len(totals.losses))
+        samples = self.plan.samples_seen(done)
         line = {
             "update": done,
-            "epoch": done / self.plan.updates_per_epoch,
-            "samples": done * self.plan.effective_batch,
+            "epoch": self.plan.epochs(done),
+            "samples": samples,
             "time": time.time(),
             "loss": loss,
             "learning_rate": rate,
             "gradient_norm": totals.gradient_norm,
-            "samples_per_second": self.updates * self.plan.effective_batch / self.seconds,
-            "effective_batch": self.plan.effective_batch,
+            "noise_scale": noise.scale,
+            "noise_scale_interval": noise.interval(),
+            "samples_per_second": (samples - self.plan.samples_seen(self.noted)) / self.seconds,
+            "effective_batch": self.plan.phase(done - 1).effective_batch,
         }
-        self.seconds, self.updates = 0.0, 0
+        self.seconds, self.noted = 0.0, done
         self.run.log(**line)
         self.progress.update(self.task, description=f"training, loss {loss:.4f}")
-        for name in ("loss", "learning_rate", "gradient_norm", "samples_per_second", "effective_batch"):
+        for name in ("loss", "learning_rate", "gradient_norm", "noise_scale", "samples_per_second", "effective_batch"):
             if line[name] is not None:
                 self.board.add_scalar(f"train/{name}", line[name], done)
 
@@ -81,13 +89,13 @@ class Journal:
         if self.run is None:
             return
         found = {"rmse": skill.rmse, "bicubic": skill.bicubic, "skill": skill.skill, "score": skill.score}
-        self.run.log(update=done, epoch=done / self.plan.updates_per_epoch, validation=found)
+        self.run.log(update=done, epoch=self.plan.epochs(done), validation=found)
         units = {v.name: v.units for v in self.features.high}
         for name, rmse in skill.rmse.items():
             self.board.add_scalar(f"validation/rmse_{name}", rmse, done)
             if name in skill.skill:
                 self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
-        if done >= 2 * self.pictured or done == self.plan.updates:  # drawing takes time, and changes become rare
+        if done >= 2 * self.pictured or self.last:  # drawing takes time, and changes become rare
             self.pictured = done
             for variable, picture in validation.pictures(network):
                 self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
@@ -102,13 +110,14 @@ class Journal:
         """The run's settings, for TensorBoard's HParams page, which finds the columns itself from all runs it shows."""
         from torch.utils.tensorboard.summary import hparams
 
+        own = experiment.dsr.optimizer
         values = {
             "mode": self.plan.mode,
             "gpus": self.plan.gpus,
             "effective_batch": self.plan.effective_batch,
             "learning_rate": self.plan.learning_rate,
             "rule": self.plan.rule,
-            "optimizer": experiment.deepspeed["optimizer"]["type"],
+            "optimizer": own.type if own else experiment.deepspeed["optimizer"]["type"],
             "seed": experiment.dsr.seed,
             **experiment.dsr.labels,
             "model": experiment.dsr.model.name,

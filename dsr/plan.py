@@ -40,12 +40,21 @@ def table(found: list[dict[str, Any]]) -> Any:
     grid.add_column("mode")
     for name in ("gpus", *keys):
         grid.add_column(name.replace("_", " "), justify="right")
+    notes = []
     for cell in found:
+        name = f"{cell['mode']} at {cell['gpus']}"
         if "reason" in cell:
             grid.add_row(cell["mode"], str(cell["gpus"]), *["-"] * len(keys))
-        else:
-            grid.add_row(cell["mode"], str(cell["gpus"]), *(f"{cell[key]:g}" for key in keys))
+            continue
+        grid.add_row(cell["mode"], str(cell["gpus"]), *(f"{cell[key]:g}" for key in keys))
+        if len(cell["phases"]) > 1:
+            phases = ", ".join(f"{p['effective_batch']} from update {p['update'] + 1}" for p in cell["phases"])
+            notes.append(f"{name}: the batch grows, {phases}")
+        if cell["rule"] == "adascale":
+            notes.append(f"{name}: the rate is multiplied by the gain that training measures, from 1 to {cell['gpus']}")
+        if cell["optimizer"]:
+            notes.append(f"{name}: {', '.join(f'{key} {value}' for key, value in cell['optimizer'].items())}")
     reasons = [f"{c['mode']} at {c['gpus']}: {c['reason']}" for c in found if "reason" in c]
     tail = max((c["samples"] % c["effective_batch"] for c in found if "samples" in c), default=0)
     note = f"Of an epoch's samples up to {tail} are left out, others in every epoch: an update is never partial."
-    return Group(grid, *reasons, *([note] if tail else []))
+    return Group(grid, *notes, *reasons, *([note] if tail else []))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from dsr.errors import UserError
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from dsr.config import Experiment
 
 MODES = ("sequential", "strong", "weak")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of updates of one effective batch. A run has one, unless its batch grows."""
+
+    update: int  # its first, counted from 0
+    epoch: int  # that begins with it
+    slots: int
+    effective_batch: int
+    updates_per_epoch: int
 
 
 @dataclass(frozen=True)
@@ -27,17 +39,35 @@ class Plan:
     slots: int  # S
     effective_batch: int
     base_learning_rate: float  # the sequential run's
-    learning_rate: float  # after the rule
+    learning_rate: float  # after the rule; under adascale engine.set_rate multiplies it
     rule: str  # "none" where the batch does not grow
+    optimizer: dict[str, Any]  # what else the rule changes in the optimizer's parameters
     warmup_updates: int  # weak scaling's gradual warm-up
     samples: int  # of the training split
     updates_per_epoch: int
-    updates: int  # the run's total
+    updates: int  # the run's total; under adascale at most so many
+    sequential_updates: int  # that the sequential run makes in the same budget
     scheduler: dict[str, Any] | None  # DeepSpeed's, for this run
+    phases: list[dict[str, int]]  # the fields of each Phase; slots, batch and updates an epoch above are the first's
 
     @property
     def slots_per_device(self) -> int:
         return self.slots // self.devices
+
+    def phase(self, update: int) -> Phase:
+        """The phase that an update (from 0) belongs to."""
+        return Phase(**[phase for phase in self.phases if phase["update"] <= update][-1])
+
+    def epochs(self, updates: int) -> float:
+        """How many epochs the first so many updates are, one or more."""
+        phase = self.phase(updates - 1)
+        return phase.epoch + (updates - phase.update) / phase.updates_per_epoch
+
+    def samples_seen(self, updates: int) -> int:
+        """How many samples the first so many updates take."""
+        ends = [*(phase["update"] for phase in self.phases[1:]), updates]
+        pairs = zip(self.phases, ends, strict=True)
+        return sum((min(e, updates) - p["update"]) * p["effective_batch"] for p, e in pairs if p["update"] < updates)
 
 
 def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, available: int, devices: int = 0) -> Plan:
@@ -61,6 +91,7 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
     batch = slots * micro
     if batch > samples:
         raise UserError(_too_large(mode, gpus, batch, samples, s1 * micro))
+    phases, updates = _phases(experiment, slots, samples)
     if devices:
         if slots % devices:
             raise UserError(f"--devices {devices} does not divide the {slots} slots; {_divisors(slots)} do")
@@ -69,13 +100,14 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
     else:
         devices = max(d for d in range(1, min(gpus, max(available, 1)) + 1) if slots % d == 0)
 
-    budget = experiment.dsr.budget
     per_epoch = samples // batch
-    updates = budget.updates or (budget.epochs or 0) * per_epoch
-    factor = {"none": 1.0, "linear": float(grown), "sqrt": math.sqrt(grown)}[scaling.rule]
-    warmup = min(round(scaling.warmup_epochs * per_epoch), updates) if grown > 1 and scaling.rule != "none" else 0
+    rule = scaling.rule if grown > 1 else "none"
+    factor, changed = scaled(experiment, rule, grown)
+    gradual = rule not in ("none", "adascale")
+    warmup = min(round(scaling.warmup_epochs * per_epoch), updates) if gradual else 0
     rate = float(experiment.deepspeed["optimizer"]["params"]["lr"])
-    shrink = grown if budget.epochs else 1
+    budget = experiment.dsr.budget
+    shrink = grown if budget.epochs and rule != "adascale" else 1  # adascale's progress counts sequential updates
     return Plan(
         mode=mode,
         gpus=gpus,
@@ -87,13 +119,83 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
         effective_batch=batch,
         base_learning_rate=rate,
         learning_rate=rate * factor,
-        rule=scaling.rule if grown > 1 else "none",
+        rule=rule,
+        optimizer=changed,
         warmup_updates=warmup,
         samples=samples,
         updates_per_epoch=per_epoch,
         updates=updates,
+        sequential_updates=budget.updates or _phases(experiment, s1, samples)[1],
         scheduler=_scheduler(experiment.deepspeed.get("scheduler"), rate, factor, shrink, warmup),
+        phases=[asdict(phase) for phase in phases],
     )
+
+
+def _phases(experiment: Experiment, slots: int, samples: int) -> tuple[list[Phase], int]:
+    """The phases of a run that begins with so many slots, and its updates in all.
+
+    Growing the batch k times lowers the gradient noise as lowering the rate k times would: it goes with rate / batch
+    (Smith et al. 2018, arXiv:1711.00489). The rate stays.
+    """
+    growth, budget, micro = experiment.dsr.scaling.growth, experiment.dsr.budget, experiment.micro_batch
+    epochs, factor = (growth.epochs, growth.factor) if growth else ([], 1)
+    phases = [Phase(0, 0, slots, slots * micro, samples // (slots * micro))]
+    for epoch in epochs:
+        before = phases[-1]
+        update = before.update + (epoch - before.epoch) * before.updates_per_epoch
+        more = before.slots * factor
+        if more * micro > samples:
+            raise UserError(
+                f"dsr.scaling.growth makes an effective batch of {more * micro} samples after epoch {epoch}, larger "
+                f"than the training set of {samples}"
+            )
+        phases.append(Phase(update, epoch, more, more * micro, samples // (more * micro)))
+    last = phases[-1]
+    updates = budget.updates or last.update + ((budget.epochs or 0) - last.epoch) * last.updates_per_epoch
+    if growth and last.update >= updates:
+        raise UserError(
+            f"dsr.scaling.growth: epoch {last.epoch} ends with update {last.update}, and the run has no more than "
+            f"{max(updates, 0)}"
+        )
+    return phases, updates
+
+
+def scaled(experiment: Experiment, rule: str, k: int) -> tuple[float, dict[str, Any]]:
+    """What a rule makes of a batch that is k times as large: the rate's factor, and other optimizer parameters.
+
+    - none: 1, the control.
+    - linear: k (Goyal et al. 2017, arXiv:1706.02677), with a gradual warm-up from the sequential rate.
+    - sqrt: sqrt(k) (Krizhevsky 2014, arXiv:1404.5997; Hoffer et al. 2017, arXiv:1705.08741).
+    - adam-sde: sqrt(k), 1 - beta -> k (1 - beta) for both betas, eps -> eps / sqrt(k) (Malladi et al. 2022,
+      arXiv:2205.10287); the weight decay, which the paper does not treat, stays.
+    - adascale: 1 here; in training the measured gain in [1, k] multiplies it (Johnson et al. 2020, arXiv:2007.05105;
+      `dsr.noise.AdaScale`).
+    Raises UserError where the rule does not apply.
+    """
+    optimizer = experiment.deepspeed["optimizer"]
+    kind = experiment.dsr.optimizer.type if experiment.dsr.optimizer else optimizer["type"]
+    if rule == "adascale":
+        if kind != "SGD":
+            raise UserError(f"dsr.scaling.rule adascale is for SGD, not for {kind}: choose another rule or optimizer")
+        if not experiment.exact:
+            why = "dsr.scaling.exact is off" if not experiment.zero_stage else "ZeRO shards the gradients"
+            raise UserError(f"dsr.scaling.rule adascale measures every slot's gradient, and cannot here: {why}")
+    if rule == "adam-sde":
+        if kind not in ("Adam", "AdamW"):
+            raise UserError(f"dsr.scaling.rule adam-sde is for Adam and AdamW, not for {kind}")
+        params = optimizer["params"]
+        betas = [Fraction(str(beta)) for beta in params.get("betas", (0.9, 0.999))]  # as written: 10 (1 - 0.9) is 1
+        grown = [1 - k * (1 - beta) for beta in betas]
+        for i, beta in enumerate(betas):
+            if grown[i] <= 0:
+                most = max(1, math.ceil(1 / max(1 - beta for beta in betas)) - 1)
+                raise UserError(
+                    f"dsr.scaling.rule adam-sde makes beta{i + 1} 1 - {k} x (1 - {float(beta):g}) = "
+                    f"{float(grown[i]):g} at {k} GPUs, and it must stay above 0; the rule reaches to {most} GPUs here"
+                )
+        eps = params.get("eps", 1e-8) / math.sqrt(k)
+        return math.sqrt(k), {"betas": [float(beta) for beta in grown], "eps": eps}
+    return {"none": 1.0, "linear": float(k), "sqrt": math.sqrt(k), "adascale": 1.0}[rule], {}
 
 
 def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
@@ -101,13 +203,20 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     part = {key: value for key, value in experiment.deepspeed.items() if key != "scheduler"}
     optimizer = part["optimizer"]
     changed = {}
-    params = {**optimizer["params"], "lr": plan.learning_rate}
+    params = {**optimizer["params"], "lr": plan.learning_rate, **plan.optimizer}
     if plan.learning_rate != plan.base_learning_rate:
         changed["optimizer.params.lr"] = f"{plan.rule} rule from {plan.base_learning_rate:g} for {plan.gpus} GPUs"
-    if optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
+    for key in plan.optimizer:
+        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {plan.gpus} GPUs"
+    if plan.rule == "adascale":
+        changed["optimizer.params.lr"] = "adascale rule: times its gain, the scheduler read at its progress"
+    own = experiment.dsr.optimizer
+    if own:
+        changed["optimizer.type"] = f"{own.type} of dsr.optim, with these parameters, is passed to DeepSpeed instead"
+    elif optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
         params["torch_adam"] = True
         changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
-    if (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
+    if not own and (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
         params["fused"] = True
         changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
     part["optimizer"] = {**optimizer, "params": params}

@@ -23,8 +23,9 @@ from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
 from dsr.journal import Journal
+from dsr.noise import Noise
 from dsr.run import Run, checkpoint_name, weights_sha256
-from dsr.scaling import Plan, deepspeed_config
+from dsr.scaling import Phase, Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
 
 
@@ -71,7 +72,6 @@ def train(run: Run | None, device: torch.device) -> None:
     experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
     settings = experiment.dsr
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    mine = range(rank * plan.slots_per_device, (rank + 1) * plan.slots_per_device)
     if ranks != plan.devices:
         raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
 
@@ -86,32 +86,43 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")
+    noise, progress = Noise(), 0.0  # progress: under adascale, the sequential updates that the run is worth so far
     checkpoint = engine.broadcast_state(run.load_checkpoint() if run else None, device)
     if checkpoint:
         tensors, values = checkpoint
         engine.restore(deepspeed, tensors, values["engine"])
         first = values["updates"]
         best = float("inf") if values["best"] is None else values["best"]
+        noise, progress = Noise(**values["noise"]), values["progress"]
     journal = Journal(run, experiment, plan, features, first)
 
     # ---- the loop
-    every = settings.validation.every or plan.updates_per_epoch
     done, stopped = first, False
+    updates = plan.updates if progress < plan.sequential_updates else first
     watch.listen()  # from here on a wish to stop waits for the update's end
     with journal:
-        for update, batches in stream.slots(first, plan.updates, plan.slots, plan.micro_batch, mine):
+        for update, phase, mine, batches in coming(stream, plan, first, updates, rank):
             begun = time.perf_counter()
-            rate = engine.learning_rate(deepspeed)
+            engine.resize(deepspeed, reduction, phase)
             totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
+            if totals.slot_norms is not None and totals.gradient_norm is not None:
+                noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
+            if plan.rule == "adascale":
+                gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
+                engine.set_rate(deepspeed, plan, progress, gain)
+                progress += gain
+            rate = engine.learning_rate(deepspeed)
             deepspeed.step()
             if totals.gradient_norm is None:  # ZeRO knows it only now
                 totals.gradient_norm = engine.gradient_norm(deepspeed)
                 check_finite(totals, update, stream, plan)
             done = update + 1
-            journal.update(done, rate, totals, time.perf_counter() - begun)
-            stopped = totals.stop and done < plan.updates
-            if done % every == 0 or done == plan.updates:
+            last = done == plan.updates or progress >= plan.sequential_updates
+            journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
+            stopped = totals.stop and not last
+            every = settings.validation.every
+            if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
                 skill = validation.measure(deepspeed.module, device)
                 if not math.isfinite(skill.score):
                     raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
@@ -119,9 +130,9 @@ def train(run: Run | None, device: torch.device) -> None:
                 if skill.score < best:
                     best = skill.score
                     save_model(run, deepspeed, experiment, features, store, done, skill)
-            if done % settings.checkpoint.every == 0 or done == plan.updates or stopped:
-                save_checkpoint(run, deepspeed, done, best)
-            if stopped:
+            if done % settings.checkpoint.every == 0 or last or stopped:
+                save_checkpoint(run, deepspeed, done, best, noise, progress)
+            if last or stopped:
                 break
 
     # ---- the end: every rank says so, with the same weights
@@ -134,6 +145,21 @@ def train(run: Run | None, device: torch.device) -> None:
         if stopped:
             state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
         run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
+
+
+def coming(
+    stream: Stream, plan: Plan, first: int, updates: int, rank: int
+) -> Iterator[tuple[int, Phase, range, Iterator[Batch]]]:
+    """Yield (update, its phase, this rank's slots, their batches) for updates first..updates-1."""
+    while first < updates:
+        phase = plan.phase(first)
+        end = min([updates, *(p["update"] for p in plan.phases if p["update"] > first)])
+        share = phase.slots // plan.devices
+        mine = range(rank * share, (rank + 1) * share)
+        origin = phase.update, phase.epoch
+        for update, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
+            yield update, phase, mine, batches
+        first = end
 
 
 def play(
@@ -179,11 +205,13 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
     wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
         return
-    epoch, step = divmod(update, plan.updates_per_epoch)
-    begin = step * plan.effective_batch
-    samples = order(stream.seed, epoch, stream.count)[begin : begin + plan.effective_batch]
+    phase = plan.phase(update)
+    epoch, step = divmod(update - phase.update, phase.updates_per_epoch)
+    epoch += phase.epoch
+    begin = step * phase.effective_batch
+    samples = order(stream.seed, epoch, stream.count)[begin : begin + phase.effective_batch]
     if wrong:
-        slots = samples.reshape(plan.slots, plan.micro_batch)[wrong]
+        slots = samples.reshape(phase.slots, plan.micro_batch)[wrong]
         raise NotFinite(
             f"the loss is not finite in update {update + 1} (epoch {epoch + 1}), training samples "
             f"{', '.join(map(str, slots.ravel()[:16]))}: lower the learning rate, or look at these samples"
@@ -194,12 +222,13 @@ def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan)
     )
 
 
-def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float) -> None:
+def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
     """Save all that a resumed run needs; rank 0 writes it."""
     tensors, values = engine.state(deepspeed)
     if run:
         found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
-        run.save_checkpoint(checkpoint_name(updates), tensors, {"updates": updates, "best": found, "engine": values})
+        values = {"updates": updates, "best": found, "engine": values, "noise": vars(noise), "progress": progress}
+        run.save_checkpoint(checkpoint_name(updates), tensors, values)
 
 
 def save_model(

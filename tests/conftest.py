@@ -10,6 +10,15 @@ import xarray as xr
 from dsr.data.store import Layout, Variable, Writer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "where ranks of tests compute; on cuda tests of more than one rank need as many GPUs, and skip without"
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["DSR_TEST_DEVICE"] = config.getoption("--device")  # for the ranks, which are processes of their own
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real weather data beside the checkout; the test is skipped where it is absent."""

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 import torch.distributed as dist
 
 from dsr import engine, train
@@ -24,12 +26,19 @@ PRELOADED = [
     *("tensorstore", "xarray", "zarr", "scores", "aiohttp"),
 ]
 SMALL = Path(__file__).parent / "small.json"
+DEVICE = os.environ.get("DSR_TEST_DEVICE", "cpu")
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOADED)
 
 
+def skip_without_gpus(ranks: int) -> None:
+    if DEVICE == "cuda" and torch.cuda.device_count() < ranks:
+        pytest.skip(f"{ranks} ranks need as many GPUs")
+
+
 def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, timeout: float = 120) -> list[int]:
     """Call `task(*arguments)` in every rank of a group; their exit codes, what they print going to `log`."""
+    skip_without_gpus(ranks)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,7 +57,7 @@ def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, 
 def _rank(rank: int, ranks: int, port: int, log: str, task: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
-    os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
+    os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR=DEVICE)
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

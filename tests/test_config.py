@@ -146,7 +146,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
         ("extends=other.json", "extends is for files"),
         ("dsr.seed=-1", "dsr.seed: Input should be greater than or equal to 0 (given: -1)"),
         ("dsr.budget.epochs=0", "dsr.budget.epochs: Input should be greater than 0"),
-        ("dsr.scaling.rule=cubic", "dsr.scaling.rule: Input should be 'none', 'linear' or 'sqrt'"),
+        (
+            "dsr.scaling.rule=cubic",
+            "dsr.scaling.rule: Input should be 'none', 'linear', 'sqrt', 'adascale' or 'adam-sde'",
+        ),
         ("dsr.scaling.exact=1", "dsr.scaling.exact"),
         ("dsr.data.low=t", "dsr.data.low"),
         ('dsr.data.extras=["moon"]', "dsr.data.extras.0"),
@@ -174,6 +177,56 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
 )
 def test_a_wrong_value_is_refused_with_its_key(override, message):
     assert message in refused(SMALL, override)
+
+
+SGD = 'optimizer={"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9}}'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dsr.optimizer.type=LARS"], 'takes its parameters from an optimizer.type of SGD (given: "Adam")'),
+        ([SGD, "dsr.optimizer.type=LAMB"], 'from an optimizer.type of Adam or AdamW (given: "SGD")'),
+        (["dsr.optimizer.type=Lamb"], "dsr.optimizer.type: Input should be 'LARS' or 'LAMB'"),
+        ([SGD, "dsr.optimizer.type=LARS", "dsr.optimizer.trust=0"], "dsr.optimizer.trust: Input should be greater"),
+        ([SGD, "dsr.optimizer.type=LARS", "optimizer.params.nesterov=true"], "optimizer.params.nesterov is nothing"),
+        (["dsr.optimizer.type=LAMB", "optimizer.params.amsgrad=true"], "optimizer.params.amsgrad is nothing that"),
+        (["dsr.optimizer.type=LAMB", "dsr.optimizer.trust=0.1"], "dsr.optimizer.trust is LARS's"),
+        (["dsr.optimizer.type=LAMB", "optimizer.params.weight_decay=0.1"], "LAMB's weight decay is AdamW's"),
+        (["dsr.optimizer.type=LAMB", "zero_optimization.stage=2"], "and ZeRO stage 2 cuts them into flat shards"),
+    ],
+)
+def test_an_own_optimizer_that_does_not_fit_is_refused_with_the_reason(overrides, message):
+    assert message in refused(SMALL, *overrides)
+
+
+def test_an_own_optimizer_takes_the_blocks_parameters():
+    assert config.load(SMALL, [SGD, "dsr.optimizer.type=LARS"]).dsr.optimizer == config.Optimizer(type="LARS")
+    found = config.load(SMALL, ["dsr.optimizer.type=LAMB"])
+    assert found.deepspeed["optimizer"]["type"] == "Adam" and found.dsr.optimizer.type == "LAMB"
+
+
+GROWTH = 'dsr.scaling.growth={"epochs": [2, 4]}'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['dsr.scaling.growth={"epochs": [4, 2]}'], "dsr.scaling.growth: the epochs must rise"),
+        (['dsr.scaling.growth={"epochs": [2, 2]}'], "dsr.scaling.growth: the epochs must rise"),
+        (['dsr.scaling.growth={"epochs": []}'], "dsr.scaling.growth.epochs: List should have at least 1 item"),
+        (['dsr.scaling.growth={"epochs": [0]}'], "dsr.scaling.growth.epochs.0: Input should be greater than 0"),
+        ([GROWTH, "dsr.scaling.growth.factor=1"], "dsr.scaling.growth.factor: Input should be greater than or equal"),
+        ([GROWTH, "dsr.scaling.rule=adascale"], "growth keeps the rate, and the rule adascale does not"),
+        ([GROWTH, "zero_optimization.stage=1"], "changes the accumulation in training, which ZeRO fixes"),
+        (
+            [GROWTH, 'scheduler={"type": "WarmupCosineLR", "params": {"total_num_steps": 9}}'],
+            "stands in for a decaying rate, and scheduler.type WarmupCosineLR decays it too",
+        ),
+    ],
+)
+def test_growth_that_contradicts_the_rest_is_refused(overrides, message):
+    assert message in refused(SMALL, *overrides)
 
 
 def test_missing_numbers(write):

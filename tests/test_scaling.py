@@ -15,6 +15,8 @@ from dsr.scaling import deepspeed_config, make_plan, plan_cells
 def experiment(**change):
     """Micro-batch 2, 12 slots, a rate of 0.1, 10 epochs, warm-up of 5."""
     dsr = {"budget": change.pop("budget", {"epochs": 10}), "scaling": change.pop("scaling", {})}
+    if "own" in change:
+        dsr["optimizer"] = {"type": change.pop("own")}
     values = {
         "train_micro_batch_size_per_gpu": 2,
         "gradient_accumulation_steps": 12,
@@ -42,11 +44,14 @@ def test_sequential_by_hand():
         "base_learning_rate": 0.1,
         "learning_rate": 0.1,
         "rule": "none",
+        "optimizer": {},
         "warmup_updates": 0,
         "samples": 1000,
         "updates_per_epoch": 41,  # 1000 / 24 = 41.67
         "updates": 410,
+        "sequential_updates": 410,
         "scheduler": None,
+        "phases": [{"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41}],
     }
 
 
@@ -75,6 +80,112 @@ def test_the_rules_at_nine_gpus(rule, rate, warmup):
     found = plan("weak", 9, scaling={"rule": rule})
     assert found.learning_rate == pytest.approx(rate)
     assert (found.updates_per_epoch, found.warmup_updates) == (4, warmup)  # 1000 / 216 = 4.6
+
+
+ADAM = {"type": "Adam", "params": {"lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-6}}
+
+
+def test_adam_sde_at_four_gpus():
+    found = plan("weak", 4, scaling={"rule": "adam-sde"}, optimizer=ADAM)
+    assert found.learning_rate == 0.2  # 0.1 sqrt(4)
+    assert found.optimizer == {"betas": [0.6, 0.96], "eps": 5e-7}  # 1 - 4 (1 - 0.9), 1 - 4 (1 - 0.99), 1e-6 / sqrt(4)
+    assert (found.rule, found.warmup_updates) == ("adam-sde", 50)  # 5 (1000 // 96)
+
+
+def test_adam_sde_reads_deepspeeds_defaults():
+    found = plan("weak", 9, scaling={"rule": "adam-sde"}, optimizer={"type": "AdamW", "params": {"lr": 0.1}})
+    assert found.learning_rate == pytest.approx(0.3)
+    assert found.optimizer["betas"] == [0.1, 0.991]  # 1 - 9 x 0.1, 1 - 9 x 0.001
+    assert found.optimizer["eps"] == pytest.approx(1e-8 / 3)
+
+
+def test_adascale_keeps_the_sequential_rate_and_schedule_for_its_gain():
+    found = plan("weak", 4, scaling={"rule": "adascale"}, scheduler=COSINE)
+    assert (found.learning_rate, found.warmup_updates, found.optimizer) == (0.1, 0, {})
+    assert found.scheduler == COSINE  # in sequential updates: it is read at the progress
+    assert (found.updates, found.sequential_updates) == (100, 410)  # 10 (1000 // 96), 10 (1000 // 24)
+
+
+@pytest.mark.parametrize("rule", ["none", "linear", "sqrt", "adascale", "adam-sde"])
+def test_every_rule_at_equal_epochs_and_at_equal_updates(rule):
+    optimizer = {"optimizer": ADAM} if rule == "adam-sde" else {}
+    epochs = plan("weak", 8, scaling={"rule": rule}, **optimizer)
+    assert (epochs.updates, epochs.sequential_updates, epochs.rule) == (50, 410, rule)  # 10 (1000 // 192)
+    updates = plan("weak", 8, scaling={"rule": rule}, budget={"updates": 410}, **optimizer)
+    assert (updates.updates, updates.sequential_updates) == (410, 410)
+    assert updates.learning_rate == epochs.learning_rate and updates.optimizer == epochs.optimizer
+    warm = {"none": 0, "adascale": 0}.get(rule, 25)  # 5 (1000 // 192)
+    assert updates.warmup_updates == epochs.warmup_updates == warm
+    strong = plan("strong", 4, scaling={"rule": rule}, **optimizer)
+    assert (strong.rule, strong.learning_rate, strong.optimizer) == ("none", 0.1, {})
+
+
+@pytest.mark.parametrize(
+    ("rule", "gpus", "change", "message"),
+    [
+        ("adam-sde", 10, {"optimizer": ADAM}, "makes beta1 1 - 10 x (1 - 0.9) = 0 at 10 GPUs, and it must stay above"),
+        ("adam-sde", 10, {"optimizer": ADAM}, "the rule reaches to 9 GPUs here"),
+        ("adam-sde", 4, {"optimizer": {"type": "Adam", "params": {"lr": 1.0, "betas": [0.99, 0.7]}}},
+         "makes beta2 1 - 4 x (1 - 0.7) = -0.2 at 4 GPUs, and it must stay above 0; the rule reaches to 3 GPUs here"),
+        ("adam-sde", 2, {}, "adam-sde is for Adam and AdamW, not for SGD"),
+        ("adascale", 2, {"optimizer": ADAM}, "adascale is for SGD, not for Adam"),
+        ("adascale", 2, {"scaling": {"exact": False}}, "cannot here: dsr.scaling.exact is off"),
+        ("adascale", 2, {"zero_optimization": {"stage": 1}}, "cannot here: ZeRO shards the gradients"),
+        ("adascale", 2, {"own": "LARS"}, "adascale is for SGD, not for LARS"),
+        ("adam-sde", 2, {"own": "LAMB", "optimizer": ADAM}, "adam-sde is for Adam and AdamW, not for LAMB"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_does_not_apply_is_refused_with_its_reason(rule, gpus, change, message):
+    scaling = {"rule": rule, **change.pop("scaling", {})}
+    with pytest.raises(UserError) as caught:
+        plan("weak", gpus, scaling=scaling, **change)
+    assert message in str(caught.value)
+
+
+GROWTH = {"growth": {"epochs": [4, 8], "factor": 2}, "rule": "none"}
+
+
+def test_growth_by_hand():
+    found = plan("sequential", 1, scaling=GROWTH)
+    # 1000 // 24 = 41 updates an epoch for 4 epochs, 1000 // 48 = 20 for 4, 1000 // 96 = 10 for the last 2
+    assert found.phases == [
+        {"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41},
+        {"update": 164, "epoch": 4, "slots": 24, "effective_batch": 48, "updates_per_epoch": 20},
+        {"update": 244, "epoch": 8, "slots": 48, "effective_batch": 96, "updates_per_epoch": 10},
+    ]
+    assert (found.updates, found.slots, found.effective_batch, found.learning_rate) == (264, 12, 24, 0.1)
+    assert [found.phase(update).slots for update in (0, 163, 164, 243, 244, 263)] == [12, 12, 24, 24, 48, 48]
+    assert [found.samples_seen(n) for n in (0, 164, 165, 264)] == [0, 164 * 24, 164 * 24 + 48, 3936 + 3840 + 1920]
+    assert [found.epochs(n) for n in (41, 164, 184, 264)] == [1, 4, 5, 10]
+
+
+def test_growth_in_weak_scaling_and_at_equal_updates():
+    found = plan("weak", 2, scaling=GROWTH)
+    assert [(p["update"], p["slots"]) for p in found.phases] == [(0, 24), (80, 48), (120, 96)]
+    assert (found.updates, found.sequential_updates) == (130, 264)  # 4 x 20 + 4 x 10 + 2 x 5
+    equal = plan("weak", 2, scaling=GROWTH, budget={"updates": 264})
+    assert (equal.updates, equal.phases) == (264, found.phases)
+    strong = plan("strong", 4, scaling=GROWTH)
+    assert strong.phases == plan("sequential", 1, scaling=GROWTH).phases
+
+
+@pytest.mark.parametrize(
+    ("mode", "gpus", "change", "message"),
+    [
+        ("sequential", 1, {"budget": {"epochs": 8}}, "epoch 8 ends with update 244, and the run has no more than 244"),
+        ("sequential", 1, {"budget": {"updates": 200}}, "epoch 8 ends with update 244, and the run has no more than"),
+        (
+            "weak",
+            11,
+            {},
+            "makes an effective batch of 1056 samples after epoch 8, larger than the training set of 1000",
+        ),
+    ],
+)
+def test_growth_that_cannot_be_is_refused(mode, gpus, change, message):
+    with pytest.raises(UserError) as caught:
+        plan(mode, gpus, scaling=GROWTH, **change)
+    assert message in str(caught.value)
 
 
 def test_an_update_budget_is_the_same_in_every_mode():
@@ -232,6 +343,34 @@ def test_the_peak_that_deepspeed_takes_where_none_is_given():
         assert max(played(plan("weak", 4, scheduler=user), 100)) == pytest.approx(4 * peak)
 
 
+@pytest.mark.parametrize("scheduler", [None, WARMUP, COSINE, DECAY])
+def test_adascale_reads_the_sequential_schedule_at_its_progress(scheduler):
+    """At a gain of 1 it is the sequential run; at 3 it is three times its rate at every third update."""
+    from types import SimpleNamespace
+
+    import torch
+    from deepspeed.runtime import lr_schedules
+
+    from dsr.engine import set_rate
+
+    change = {"scheduler": scheduler} if scheduler else {}
+    found = plan("weak", 4, scaling={"rule": "adascale"}, **change)
+    sequential = played(plan("sequential", 1, **change), 450)
+    for gain in (1, 3):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.learning_rate)
+        kind = getattr(lr_schedules, scheduler["type"]) if scheduler else None
+        schedule = kind(optimizer, **found.scheduler["params"]) if kind else None
+        engine = SimpleNamespace(optimizer=optimizer, lr_scheduler=schedule)
+        rates = []
+        for update in range(450 // gain):
+            set_rate(engine, found, float(update * gain), float(gain))
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if schedule:
+                schedule.step()
+        assert rates == pytest.approx([gain * rate for rate in sequential[::gain]], rel=1e-12)
+
+
 # ---- what the engine gets
 
 
@@ -252,6 +391,19 @@ def test_stock_clipping_stays_with_deepspeed():
     given = experiment(gradient_clipping=0.5, scaling={"exact": False})
     part = deepspeed_config(given, make_plan(given, mode="strong", gpus=4, samples=1000, available=4))
     assert part["gradient_clipping"] == 0.5 and "gradient_clipping" not in part["dsr"]["changed"]
+
+
+def test_what_a_rule_or_an_own_optimizer_changes_is_written_and_said():
+    given = experiment(optimizer=ADAM, scaling={"rule": "adam-sde", "warmup_epochs": 0})
+    part = deepspeed_config(given, make_plan(given, mode="weak", gpus=4, samples=1000, available=4))
+    expected = {"lr": 0.2, "betas": [0.6, 0.96], "eps": 5e-7, "torch_adam": True, "fused": True}
+    assert part["optimizer"] == {"type": "Adam", "params": expected}
+    named = {"optimizer.params.lr", "optimizer.params.betas", "optimizer.params.eps"}
+    assert named <= set(part["dsr"]["changed"])
+    given = experiment(optimizer=ADAM, own="LAMB")
+    part = deepspeed_config(given, make_plan(given, mode="strong", gpus=4, samples=1000, available=4))
+    assert part["optimizer"] == ADAM
+    assert part["dsr"]["changed"]["optimizer.type"].startswith("LAMB of dsr.optim")
 
 
 def test_adam_is_torchs_unless_the_user_says_otherwise():

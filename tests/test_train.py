@@ -1,6 +1,7 @@
 """Training with real ranks: the same bits on any number of them, resuming, stopping, and what is refused."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 import zarr
 
-from dsr import train, watch
+from dsr import models, train, watch
+from dsr.config import validate
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream, order
@@ -32,6 +34,18 @@ CASES = {
     "sgd": ['optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}', "dsr.loss=mae"],
     "patches": ["dsr.data.patch=8", "dsr.data.noise=0.1", "dsr.validation.every=5"],
     "place": ["dsr.model.place=true", "gradient_clipping=0"],
+    "lars": [
+        'optimizer={"type": "SGD", "params": {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.01}}',
+        'dsr.optimizer={"type": "LARS", "trust": 0.01}',
+    ],
+    "lamb": ["dsr.optimizer.type=LAMB", 'scheduler={"type": "WarmupLR", "params": {"warmup_num_steps": 5}}'],
+    "lamb-bf16": ["dsr.optimizer.type=LAMB", "bf16.enabled=true"],
+    "lamb-autocast": ["dsr.optimizer.type=LAMB", 'torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
+    "growth": ["gradient_accumulation_steps=6", 'dsr.scaling.growth={"epochs": [1, 2], "factor": 2}'],
+    "growth-stock": [
+        *("gradient_accumulation_steps=6", 'dsr.scaling.growth={"epochs": [1, 2], "factor": 2}'),
+        "dsr.scaling.exact=false",
+    ],
     "bf16": ["bf16.enabled=true", "gradient_clipping=0.05"],
     "autocast": ['torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
     "stock": ["dsr.scaling.exact=false"],
@@ -44,15 +58,28 @@ CASES = {
     # several buckets, which go by halves on 2 and 4 ranks
     "wide": ["gradient_accumulation_steps=8", "dsr.model.width=128", "dsr.model.blocks=2"],
 }
+# Weak runs of 6 GPUs, 12 slots, on any devices that divide them.
+ADASCALE = [
+    *("dsr.scaling.rule=adascale", "gradient_accumulation_steps=2"),
+    'optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}',
+    'scheduler={"type": "WarmupLR", "params": {"warmup_num_steps": 5, "warmup_type": "linear"}}',
+]
 SHARDED = [name for name in CASES if name.startswith("zero")]
+STOCK = ["stock", "growth-stock", *SHARDED]
 AT = {
-    1: [*CASES],
-    2: ["schedule", "sgd", "patches", "bf16", "stock", "wide", *SHARDED],
-    3: ["adam", "place", "autocast"],
+    1: [*CASES, "adascale"],
+    2: ["schedule", "sgd", "patches", "bf16", "lars", "lamb-bf16", "adascale", "growth", "wide", *STOCK],
+    3: ["adam", "place", "autocast", "lars", "lamb", "lamb-autocast", "adascale", "growth"],
     4: ["adam", "wide"],
     6: ["adam"],
 }
-EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in ("stock", *SHARDED)]
+EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in STOCK]
+
+
+def case(folder: Path, store: Path, name: str, ranks: int) -> Run:
+    if name == "adascale":
+        return prepare(folder, store, *SMALL, *ADASCALE, mode="weak", gpus=6, devices=ranks)
+    return prepare(folder, store, *SMALL, *CASES[name], gpus=ranks)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +88,7 @@ def runs(tiny_store, tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     found = {}
     for ranks, names in AT.items():
-        here = {
-            (name, ranks): prepare(home / f"{name}-{ranks}", tiny_store, *SMALL, *CASES[name], gpus=ranks)
-            for name in names
-        }
+        here = {(name, ranks): case(home / f"{name}-{ranks}", tiny_store, name, ranks) for name in names}
         if ranks in (1, 4):
             sets = [*SMALL, "gradient_accumulation_steps=3", "dsr.scaling.warmup_epochs=2"]
             here["weak", ranks] = prepare(home / f"weak-{ranks}", tiny_store, *sets, mode="weak", gpus=4, devices=ranks)
@@ -89,7 +113,8 @@ def test_weights_losses_and_validation_are_the_same_bits_on_any_number_of_ranks(
     one, many = runs[name, 1], runs[name, ranks]
     assert many.status()["weights_sha256"] == one.status()["weights_sha256"]
     assert told(many) == told(one)
-    assert len([line for line in told(one) if "loss" in line]) == 12
+    assert len([line for line in told(one) if "loss" in line]) == one.status()["updates"]
+    assert one.status()["updates"] == 12 or name == "adascale"
 
 
 def test_a_rehearsal_is_the_real_run(runs):
@@ -106,6 +131,68 @@ def test_the_runs_differ_where_they_should(runs):
     weights = last_weights(runs["adam", 1])
     assert all(torch.isfinite(w).all() for w in weights.values())
     assert weights["tail.weight"].abs().max() > 0  # it starts at zero
+
+
+def test_adascales_rates_follow_from_the_noise_and_end_the_run(runs):
+    lines = [line for line in told(runs["adascale", 1]) if "loss" in line]
+    progress = 0.0
+    for line in lines:
+        assert progress < 12
+        phi = math.inf if line["noise_scale"] is None else line["noise_scale"] / 2  # in sequential batches of 2
+        gain = (phi + 1) / (phi / 6 + 1) if math.isfinite(phi) else 6
+        scheduled = 0.05 * min(max(int(progress) - 1, 0) / 5, 1)  # DeepSpeed plays the first rate twice
+        assert line["learning_rate"] == pytest.approx(gain * scheduled, rel=1e-9)
+        assert 1 <= gain <= 6
+        progress += gain
+    assert progress >= 12 and 2 < len(lines) < 12
+    assert len({line["learning_rate"] for line in lines}) > 3
+
+
+def test_a_run_that_adascale_has_ended_is_not_played_on(runs, tiny_store, tmp_path):
+    shutil.copytree(runs["adascale", 1].folder, tmp_path / "run")
+    run = case(tmp_path / "run", tiny_store, "adascale", 1)  # it had ended, and was killed before it said so
+    assert run_ranks(1, train_main, run.folder, log=tmp_path / "log") == [0]
+    assert run.status()["weights_sha256"] == runs["adascale", 1].status()["weights_sha256"]
+    assert told(run) == told(runs["adascale", 1])
+
+
+def test_the_noise_scale_is_that_of_the_slots_gradients(runs, tiny_store):
+    """The first update's, from gradients that plain torch makes of the same slots."""
+    run = runs["adam", 1]
+    experiment = validate(json.loads(run.experiment.read_text()), "")
+    store = Store(tiny_store)
+    features = Features.of(store, experiment.dsr.data)
+    torch.manual_seed(1)
+    network = models.build(experiment.dsr.model, features)
+    stream = Stream(store, features, experiment.dsr.data, "train", 1)
+    gradients = []
+    for _, batches in stream.slots(0, 1, 12, 1, range(12)):
+        for slot, batch in enumerate(batches):
+            torch.manual_seed(train.slot_seed(1, 0, slot))
+            network.zero_grad()
+            train.masked_loss(network(torch.from_numpy(batch.inputs)), batch, "mse", torch.device("cpu")).backward()
+            gradients.append(np.concatenate([p.grad.numpy().ravel() for p in network.parameters()]).astype(float))
+    matrix = np.stack(gradients)
+    variance = matrix.var(0, ddof=1).sum()  # a slot is one sample: the trace of the samples' covariance
+    square = (matrix.mean(0) ** 2).sum() - variance / 12
+    first = next(line for line in told(run) if "loss" in line)
+    assert first["noise_scale"] == pytest.approx(variance / square, rel=1e-4)
+    assert first["noise_scale_interval"] is None  # of one update
+    low, high = told(run)[1]["noise_scale_interval"]
+    assert low >= 0 and (high is None or low <= high)
+
+
+def test_a_growing_batch_keeps_the_rate_and_takes_every_epochs_samples(runs):
+    lines = [line for line in told(runs["growth", 1]) if "loss" in line]
+    assert [line["effective_batch"] for line in lines] == [6] * 6 + [12] * 3 + [24] * 3
+    assert [line["samples"] for line in lines] == [6, 12, 18, 24, 30, 36, 48, 60, 72, 96, 120, 144]
+    epochs = [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 4 / 3, 5 / 3, 2, 3, 4, 5]
+    assert [line["epoch"] for line in lines] == pytest.approx(epochs)
+    assert {line["learning_rate"] for line in lines} == {0.002}
+    for ranks in (1, 2):  # DeepSpeed's own sum of the same slots
+        stock = [line for line in told(runs["growth-stock", ranks]) if "loss" in line]
+        np.testing.assert_allclose([s["loss"] for s in stock], [line["loss"] for line in lines], rtol=2e-3)
+        assert [s["effective_batch"] for s in stock] == [line["effective_batch"] for line in lines]
 
 
 def test_losses_fall_and_rates_warm_up(runs):
@@ -126,15 +213,17 @@ def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
         [line["gradient_norm"] for line in told(run) if "loss" in line] for run in (runs["adam", 1], runs[name, ranks])
     ]
     np.testing.assert_allclose(norms[1], norms[0], rtol=2e-2)
+    assert {line["noise_scale"] for line in told(runs[name, ranks]) if "loss" in line} == {None}
 
 
 def test_a_run_resumed_in_mid_epoch_on_other_ranks_ends_with_the_same_bits(runs, tiny_store, tmp_path):
-    names = ["adam", "schedule", "sgd", "bf16", "autocast"]
+    names = ["adam", "schedule", "sgd", "bf16", "autocast", "lars", "lamb", "lamb-bf16", "adascale", "growth"]
     for name in names:
         shutil.copytree(runs[name, 1].folder, tmp_path / name)
-        run = prepare(tmp_path / name, tiny_store, *SMALL, *CASES[name], gpus=3)
-        assert [path.name for path in run.list_checkpoints()] == ["update-00000010", "update-00000012"]
-        shutil.rmtree(run.list_checkpoints()[-1])  # as if killed at update 11: 10 is not an epoch's end
+        run = case(tmp_path / name, tiny_store, name, 3)
+        ends = run.list_checkpoints()
+        assert ends[0].name == ("update-00000010" if name != "adascale" else "update-00000005")
+        shutil.rmtree(ends[1])  # as if killed before the end: neither 5 nor 10 is an epoch's end
     assert run_ranks(3, train_all, [tmp_path / name for name in names], log=tmp_path / "log") == [0] * 3
     for name in names:
         resumed, done = Run(tmp_path / name), runs[name, 1]
@@ -244,6 +333,8 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     board.Reload()
     tags = board.Tags()
     assert [e.step for e in board.Scalars("train/loss")] == list(range(1, 13))
+    scales = {line["update"]: line["noise_scale"] for line in run.logged() if line.get("noise_scale") is not None}
+    assert scales and [e.step for e in board.Scalars("train/noise_scale")] == list(scales)
     assert [e.step for e in board.Scalars("validation/rmse_t")] == [5, 10, 12]
     logged = [line["validation"]["rmse"]["t"] for line in run.logged() if "validation" in line]
     np.testing.assert_allclose([e.value for e in board.Scalars("validation/rmse_t")], logged, rtol=1e-6)
@@ -252,7 +343,6 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     assert b"model.width" in hyper and b"model.fold" in hyper and b"optimizer" in hyper and b"Adam" in hyper
 
     # the best network, rebuilt from its folder, has the validation error that the run logged
-    from dsr import models
     from dsr.config import Model
     from dsr.run import read_model
 
@@ -274,8 +364,6 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
 
 
 def prepared_data(run: Run):
-    from dsr.config import validate
-
     return validate(json.loads(run.experiment.read_text()), "").dsr.data
 
 

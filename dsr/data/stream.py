@@ -87,17 +87,19 @@ class Stream:
         self.init_time, self.lead_time = store.low_init_time, store.low_lead_time
 
     def slots(
-        self, first: int, updates: int, slots: int, micro_batch: int, mine: range
+        self, first: int, updates: int, slots: int, micro_batch: int, mine: range, origin: tuple[int, int] = (0, 0)
     ) -> Iterator[tuple[int, Iterator[Batch]]]:
         """Yield (update, the batches of this rank's slots), for updates first..updates-1.
 
-        Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped.
+        Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped. `origin`:
+        the update and the epoch from which on an update has so many slots.
         """
         per_epoch = self.count // (slots * micro_batch)
 
         def requests() -> Iterator[tuple[int, np.ndarray]]:
             for update in range(first, updates):
-                epoch, step = divmod(update, per_epoch)
+                epoch, step = divmod(update - origin[0], per_epoch)
+                epoch += origin[1]
                 if update == first or step == 0:
                     shuffled = order(self.seed, epoch, self.count)
                 for slot in mine:

@@ -1,9 +1,14 @@
 """What an update costs: ours against stock DeepSpeed, a plain PyTorch loop and DDP, interleaved in the same ranks."""
 
+import functools
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +22,14 @@ from dsr import engine, train
 from dsr.config import Experiment, validate
 from dsr.data.stream import Batch
 from dsr.models import DeepDownscale, deepdownscale
+from dsr.run import Run
 from dsr.scaling import deepspeed_config, make_plan
-from tests.ranks import run_ranks
+from tests.conftest import write_tiny_store
+from tests.ranks import SMALL, prepare, run_ranks
 
 CHANNELS, VARIABLES, MICRO_BATCH = 5, 2, 8
+SLOTS = 8  # a rank, where memory and throughput are measured
+SHORT = ["dsr.budget.updates=2", "dsr.log.every=1", "dsr.validation.every=2"]
 NETS = {  # settings, side of the high grid, updates to time
     "tiny": (DeepDownscale(width=20, blocks=2, fold=2, patterns=8), 16, 300),  # about 17k parameters
     "mid": (DeepDownscale(width=288, blocks=1, fold=4, patterns=0), 32, 30),  # about 1.5M parameters
@@ -30,13 +39,19 @@ Update = Callable[[], None]
 
 def cases(device: str) -> Iterator[dict[str, Any]]:
     """Every case of the table, measured."""
-    for ranks in (1, 2):
+    for ranks in (1, 2) if device == "cpu" else (1,):
         for net, accumulation in (("tiny", 1), ("tiny", 8), ("mid", 1), ("mid", 8)):
             peer, goals = ("plain PyTorch", (1.08, 1.01)) if ranks == 1 else ("DDP", (1.05, 1.00))
             found = measure(device, ranks, net, accumulation)
             where = f"{net} net, {ranks} rank{'s' if ranks > 1 else ''}, accumulation {accumulation}"
             yield ratio_case(f"exact against stock reduction, {where}", found["ours"], found["stock"], 1.02)
             yield ratio_case(f"ours against {peer}, {where}", found["ours"], found["peer"], goals[net == "mid"])
+            fused = ratio_case(f"ours against {peer} with fused Adam too, {where}", found["ours"], found["fused"], 0)
+            yield {**fused, "goal": "none", "holds": None, "reason": "for comparison"}
+    if device == "cpu":
+        yield memory_case()
+        yield joint_case()
+        yield launch_case()
 
 
 def ratio_case(name: str, ours: list[float], against: list[float], goal: float) -> dict[str, Any]:
@@ -66,10 +81,9 @@ def measure(device: str, ranks: int, net: str, accumulation: int) -> dict[str, l
 
 
 def _measure(folder: Path, net: str, accumulation: int, device_name: str) -> None:
-    if device_name == "cuda":
-        os.environ.pop("DS_ACCELERATOR")
+    os.environ["DS_ACCELERATOR"] = device_name
     device = engine.start()
-    makers = {"ours": ours, "stock": stock, "peer": peer}
+    makers = {"ours": ours, "stock": stock, "peer": peer, "fused": functools.partial(peer, fused=True)}
     updates = {name: make(net, accumulation, device) for name, make in makers.items()}
     count = NETS[net][2] // accumulation + 10
     seconds: dict[str, list[float]] = {name: [] for name in updates}
@@ -87,7 +101,126 @@ def _measure(folder: Path, net: str, accumulation: int, device_name: str) -> Non
     if dist.get_rank() == 0:
         found = dict(zip(seconds, slowest.tolist(), strict=True))
         Path(folder, "found.json").write_text(json.dumps(found))
+    del updates, update  # DDP must end before the group does
     engine.finish()
+
+
+def memory_case() -> dict[str, Any]:
+    """Peak memory of one rank that plays 8 slots of the mid net, ours beyond stock's, in copies of its gradients."""
+    peaks = {}
+    for name in ("ours", "stock"):
+        with tempfile.TemporaryDirectory() as folder:
+            assert run_ranks(1, _peak, Path(folder), name, log=Path(folder, "log")) == [0]
+            peaks[name] = json.loads(Path(folder, "peak.json").read_text())
+    copies = (peaks["ours"][0] - peaks["stock"][0]) / peaks["ours"][1]
+    allowed = SLOTS.bit_length()  # log2(slots) + 1
+    return {
+        "name": f"peak memory beyond stock's, in gradient copies, mid net, {SLOTS} slots a rank",
+        "ours": peaks["ours"][0],
+        "against": peaks["stock"][0],
+        "value": round(copies, 2),
+        "ratio": peaks["ours"][0] / peaks["stock"][0],
+        "goal": f"<= {allowed} copies",
+        "holds": copies <= allowed,
+    }
+
+
+def _peak(folder: Path, name: str) -> None:
+    device = engine.start()
+    update = {"ours": ours, "stock": stock}[name]("mid", SLOTS, device)
+    for _ in range(5):
+        update()
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gradients = 4 * sum(p.numel() for p in network("mid", device).parameters())
+    Path(folder, "peak.json").write_text(json.dumps([peak, gradients]))
+    engine.finish()
+
+
+def joint_case() -> dict[str, Any]:
+    """2 ranks against two independent processes that run together: updates of 8 slots a rank in the same seconds."""
+    ratios, counts = [], []
+    for _ in range(3):  # interleaved
+        together = _count_together([2])
+        apart = _count_together([1, 1])
+        ratios.append(2 * together[0] / sum(apart))
+        counts.append([2 * together[0], sum(apart)])
+    ratio = statistics.median(ratios)
+    ours_, against = (statistics.median(column) for column in zip(*counts, strict=True))
+    return {
+        "name": "throughput of 2 ranks against two independent processes together, mid net",
+        "ours": ours_,
+        "against": against,
+        "value": [round(each, 3) for each in ratios],
+        "ratio": ratio,
+        "goal": ">= 0.97",
+        "holds": ratio >= 0.97,
+    }
+
+
+def _count_together(groups: list[int]) -> list[float]:
+    """Updates a second of groups of ranks that run at the same time."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, begin = Path(name), time.time() + 15
+
+        def group(number: int) -> None:
+            run_ranks(groups[number], _count, folder / f"{number}", begin, log=folder / f"log{number}")
+
+        threads = [threading.Thread(target=group, args=(number,)) for number in range(len(groups))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [float((folder / f"{number}").read_text()) for number in range(len(groups))]
+
+
+def _count(file: Path, begin: float) -> None:
+    update, done = ours("mid", SLOTS, engine.start()), 0
+    update()
+    if time.time() > begin:
+        raise RuntimeError("the ranks took longer to start than the time they were given")
+    time.sleep(begin - time.time())
+    begun = time.perf_counter()
+    while (seconds := time.perf_counter() - begun) < 10:
+        update()
+        done += 1
+        more = torch.tensor(float(seconds < 10))
+        dist.all_reduce(more, dist.ReduceOp.MIN)
+        if not more:
+            break
+    if dist.get_rank() == 0:
+        file.write_text(str(done / (time.perf_counter() - begun)))
+    engine.finish()
+
+
+def launch_case() -> dict[str, Any]:
+    """Seconds from the command to the first update: `dsr launch` against DeepSpeed's launcher with the same script."""
+    ours_, against = [], []
+    with tempfile.TemporaryDirectory() as name:
+        store = Path(name, "store.zarr")
+        write_tiny_store(store)
+        for turn in range(4):
+            run = Path(name, f"ours{turn}")
+            line = [*(sys.executable, "-m", "dsr", "launch", str(SMALL), "--gpus", "2", "--devices", "2")]
+            line += ["--data", str(store), "--run-dir", str(run)]
+            line += [part for each in SHORT for part in ("--set", each)]
+            ours_.append(_seconds_to_first_update(line, run, {}))
+            bare = prepare(Path(name, f"bare{turn}"), store, *SHORT, gpus=2).folder
+            line = [*(sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--no_local_rank")]
+            line += ["--module", "dsr.train", "--run-dir", str(bare)]
+            against.append(_seconds_to_first_update(line, bare, {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}))
+    return ratio_case("dsr launch to the first update against DeepSpeed's bare launcher", ours_, against, 1.10)
+
+
+def _seconds_to_first_update(line: list[str], folder: Path, variables: dict[str, str]) -> float:
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        line, env={**os.environ, **variables}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        while not Run(folder).metrics.exists():
+            if process.poll():
+                raise RuntimeError(f"{line} failed")
+            time.sleep(0.005)
+        return time.perf_counter() - begun
 
 
 def network(net: str, device: torch.device) -> torch.nn.Module:
@@ -158,7 +291,7 @@ def stock(net: str, accumulation: int, device: torch.device) -> Update:
     return update
 
 
-def peer(net: str, accumulation: int, device: torch.device) -> Update:
+def peer(net: str, accumulation: int, device: torch.device, fused: bool | None = None) -> Update:
     """The same update without DeepSpeed: a plain loop, or with more ranks torch's DistributedDataParallel."""
     from contextlib import nullcontext
 
@@ -166,7 +299,7 @@ def peer(net: str, accumulation: int, device: torch.device) -> Update:
 
     plain = network(net, device)
     model = DistributedDataParallel(plain) if dist.get_world_size() > 1 else plain
-    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4, fused=fused)
     slots = batches(net, accumulation)
 
     def update() -> None:

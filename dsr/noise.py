@@ -1,0 +1,94 @@
+"""Gradient noise, measured from what an update's reduction has at hand: the noise scale, and AdaScale's gain from it.
+
+No torch here: float arithmetic on numbers that are the same on every rank.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+DECAY = 0.98  # of the averages, an update: they reach back about 50 updates
+
+
+@dataclass
+class Noise:
+    """Running averages of two unbiased estimates (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1).
+
+    With b samples in a slot and B in an update, and the mean squared norm of slots' gradients |g_b|^2 beside the
+    squared norm of the update's |g_B|^2 (before clipping):
+        square   = (B |g_B|^2 - b |g_b|^2) / (B - b)    estimates |G|^2, the true gradient's squared norm,
+        variance = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)    estimates tr(Sigma), the trace of one sample's covariance.
+    The two are averaged separately, with exponential weights that sum to 1 from the first update on; their ratio is the
+    noise scale B_simple = tr(Sigma) / |G|^2 in samples. All fields are plain numbers, so that `vars` of it is JSON.
+    """
+
+    weight: float = 0.0  # sum of the weights, and of their squares
+    weight_squared: float = 0.0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # v, s, v v, v s, s s, weighted
+
+    def add(self, squares: Sequence[float], norm: float, b: int, batch: int) -> None:
+        """Take in one update of `batch` samples: its gradient's norm, and some or all of its slots' (of b), squared."""
+        small, big = fmean(squares), norm * norm
+        if not math.isfinite(small):  # a norm beyond float32: the run is about to say so itself
+            return
+        square = (batch * big - b * small) / (batch - b)
+        variance = (small - big) / (1 / b - 1 / batch)
+        self.weight = DECAY * self.weight + 1
+        self.weight_squared = DECAY**2 * self.weight_squared + 1
+        new = (variance, square, variance * variance, variance * square, square * square)
+        self.sums = [DECAY * total + value for total, value in zip(self.sums, new, strict=True)]
+
+    @property
+    def variance(self) -> float:
+        """tr(Sigma), averaged; it may come out below 0."""
+        return self.sums[0] / self.weight
+
+    @property
+    def square(self) -> float:
+        """|G|^2, averaged; where noise prevails it may come out below 0."""
+        return self.sums[1] / self.weight
+
+    @property
+    def scale(self) -> float | None:
+        """B_simple in samples. None: nothing was measured, or noise hides the gradient altogether."""
+        return max(self.variance, 0.0) / self.square if self.weight and self.square > 0 else None
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float | None] | None:
+        """B_simple's confidence interval after Fieller (1954), for the ratio of two correlated averages.
+
+        Their covariance is that of the single updates' estimates, over the effective number of updates
+        (sum w)^2 / sum w^2; Student's t holds their quotients. It says nothing about a drift over the updates averaged.
+        (low, None): no upper bound, since a true gradient of 0 lies within the noise. None: fewer than two updates.
+        """
+        if self.weight <= 1:
+            return None
+        from scipy.special import stdtrit
+
+        share = self.weight_squared / self.weight**2  # 1 / effective number
+        t2 = float(stdtrit(1 / share - 1, (1 + confidence) / 2)) ** 2
+        v, s, vv, vs, ss = (total / self.weight for total in self.sums)
+        factor = t2 * share / (1 - share)
+        # the ratios r with (v - r s)^2 <= t^2 Var(v - r s): a r^2 - 2 b r + c <= 0
+        a, b, c = s * s - factor * (ss - s * s), v * s - factor * (vs - v * s), v * v - factor * (vv - v * v)
+        root = math.sqrt(max(b * b - a * c, 0.0))
+        low = c / (b + root) if c > 0 and b + root > 0 else 0.0
+        return low, (max(0.0, (b + root) / a) if a > 0 and s > 0 else None)
+
+    def gain(self, batch: int, k: int) -> float:
+        """AdaScale's gain in [1, k] for k times a batch (Johnson et al. 2020, arXiv:2007.05105, algorithm 1).
+
+        r = (sigma^2 + mu^2) / (sigma^2 / k + mu^2), with sigma^2 = tr(Sigma) / batch, the variance of the sequential
+        run's gradient, and mu^2 = |G|^2. An average below 0 counts as 0, and 1 is the gain where both do. The paper
+        averages with a decay of 1 - k/1000, from the first update's values on; here the averages above serve.
+        """
+        variance, square = max(self.variance, 0.0) / batch, max(self.square, 0.0)
+        whole = variance + square
+        return whole / (variance / k + square) if whole > 0 else 1.0
+
+
+def unmeasured(exact: bool, slots: int) -> str:
+    """Why a run has no noise scale; empty where it has."""
+    if not exact:
+        return "DeepSpeed's own reduction does not show the slots' gradients"
+    return "" if slots > 1 else "it takes two slots in an update, or more"
