@@ -89,7 +89,7 @@ def _body(
         *(
             _picture(
                 plots.skill(result, data),
-                f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black line: "
+                f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black: "
                 "the sequential runs' mean; grey: the interval that means the same.",
                 "skill.csv",
             )
