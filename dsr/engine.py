@@ -86,7 +86,7 @@ def build(
     return engine, reduction
 
 
-MEASURED = 16  # slots an update, at most, whose gradient's norm is taken: each costs a pass over the gradient
+MEASURED = 4  # one slot in so many has its gradient's norm taken, which costs a pass over the gradient
 
 
 @dataclass
@@ -124,7 +124,7 @@ class ExactReduction:
         sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
         sizes[-1].append(2 * slots + 1)  # the notes
         self.sum = SlotSum(sizes, slots, self.parameters[0].device)
-        self.slots, self.stride = slots, -(-slots // MEASURED)  # one slot in so many is measured
+        self.slots = slots
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
         """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
@@ -151,7 +151,7 @@ class ExactReduction:
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
         values = notes.tolist()
-        norms = [value * self.slots**2 for value in values[self.slots : -1 : self.stride]] if self.slots > 1 else None
+        norms = [value * self.slots**2 for value in values[self.slots : -1 : MEASURED]] if self.slots > 1 else None
         self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
 
     def finish(self) -> Totals:
@@ -178,7 +178,7 @@ class ExactReduction:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float().contiguous())  # the tree adds in float32
             parameter.grad = None
-        if self.slots > 1 and self.slot % self.stride == 0:
+        if self.slots > 1 and self.slot % MEASURED == 0:
             self.notes[self.slots + self.slot] += norm(gradients).square()
         if self.next == len(self.buckets) - 1:
             gradients.append(self.notes)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import zarr
 
-from dsr import models, train, watch
+from dsr import engine, models, train, watch
 from dsr.config import validate
 from dsr.data.features import Features
 from dsr.data.store import Store
@@ -156,9 +156,16 @@ def test_a_run_that_adascale_has_ended_is_not_played_on(runs, tiny_store, tmp_pa
     assert told(run) == told(runs["adascale", 1])
 
 
-def test_the_noise_scale_is_that_of_the_slots_gradients(runs, tiny_store):
+def measure_every(slots: int, folder: Path) -> None:
+    engine.MEASURED = slots
+    train_main(folder)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_the_noise_scale_is_that_of_the_slots_gradients(tiny_store, tmp_path, every):
     """The first update's, from gradients that plain torch makes of the same slots."""
-    run = runs["adam", 1]
+    run = prepare(tmp_path / "run", tiny_store, *SMALL, "dsr.budget.updates=2")
+    assert run_ranks(1, measure_every, every, run.folder, log=tmp_path / "log") == [0]
     experiment = validate(json.loads(run.experiment.read_text()), "")
     store = Store(tiny_store)
     features = Features.of(store, experiment.dsr.data)
@@ -172,9 +179,10 @@ def test_the_noise_scale_is_that_of_the_slots_gradients(runs, tiny_store):
             network.zero_grad()
             train.masked_loss(network(torch.from_numpy(batch.inputs)), batch, "mse", torch.device("cpu")).backward()
             gradients.append(np.concatenate([p.grad.numpy().ravel() for p in network.parameters()]).astype(float))
-    matrix = np.stack(gradients)
-    variance = matrix.var(0, ddof=1).sum()  # a slot is one sample: the trace of the samples' covariance
-    square = (matrix.mean(0) ** 2).sum() - variance / 12
+    matrix = np.stack(gradients)  # a slot is one sample
+    small = (matrix[::every] ** 2).sum(1).mean()
+    big = (matrix.mean(0) ** 2).sum()
+    variance, square = (small - big) / (1 - 1 / 12), (12 * big - small) / 11
     first = next(line for line in told(run) if "loss" in line)
     assert first["noise_scale"] == pytest.approx(variance / square, rel=1e-4)
     assert first["noise_scale_interval"] is None  # of one update
