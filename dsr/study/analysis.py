@@ -239,7 +239,7 @@ def _tuned(choice: Choice, cells: list[Cell], found: Found) -> dict[str, Any]:
         **{"data": data, "arm": arm, "budget": budget, "gpus": gpus, "rate": chosen},
         "seeds": sorted({cell.seed for cell in cells}),
         "validation_scores": {f"{rate:g}": values for rate, values in scores.items()},
-        "at_the_edge": chosen in (min(scores), max(scores)),
+        "at_the_edge": len(scores) > 1 and chosen in (min(scores), max(scores)),
     }
 
 

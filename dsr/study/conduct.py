@@ -173,11 +173,10 @@ class Conduct:
 
 def write(found: analysis.Found, folder: Path, file: Path) -> Path:
     """cells.csv, study.json, TensorBoard's metrics, report/index.html and its tables. Returns the page's path."""
-    from dsr import run
     from dsr.study import report
 
     result = analysis.study(found)
-    result["file"], result["environment"] = str(file), run.environment(f"{_cores()} cores", 1, "")
+    result["file"] = str(file)
     played = [record.get("seconds") or 0 for record in found.records.values()]
     result["runs"], result["run_seconds"] = len(played), sum(played)
     write_json(folder / "study.json", result)

@@ -26,7 +26,7 @@ def collect(run: Run, diverged_below: float) -> dict[str, Any]:
         "reason": status["reason"],
         "updates": status["updates"],
         "weights_sha256": status["weights_sha256"],
-        "seconds": (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).seconds,
+        "seconds": _seconds(status),
         "effective_batch": plan["effective_batch"],
         "updates_per_epoch": plan["updates_per_epoch"],
         **_logged(run, plan),
@@ -93,6 +93,12 @@ def _logged(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
         "noise_scale": noise[-1] if noise else None,  # an average over the run, in samples
         "update_seconds": plan["effective_batch"] / float(np.median(speeds)) if speeds else None,
     }
+
+
+def _seconds(status: dict[str, Any]) -> float | None:
+    """From start to end; a run that was killed has no end."""
+    started, ended = (status[key] and datetime.fromisoformat(status[key]) for key in ("started", "ended"))
+    return (ended - started).total_seconds() if ended else None
 
 
 @lru_cache

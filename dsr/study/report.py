@@ -113,8 +113,8 @@ def _body(
         _picture(
             plots.noise(result),
             "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162), the run's last average, against the "
-            "effective batch. Left of the dashed line a larger batch still averages out noise; right of it, it hardly "
-            "does.",
+            "effective batch. Above the dashed line, where it is larger than the batch, a larger batch still averages "
+            "out noise; below, it hardly does.",
             "noise.csv",
         )
         or "<p>No run logged a noise scale (it needs two slots or more in an update).</p>",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dsr.study.cells import Cell
 from dsr.study.outcome import collect
 
 DONE = ("finished", "diverged")
+REFUSED = 2  # `dsr launch`: what was given is wrong
 SECONDS = 0.1  # between two looks at the processes
 
 
@@ -81,17 +81,20 @@ def play(
             while (pending or running) and not stop:
                 free = (cell for cell in pending if not _is_held(folder.run(cell.name)))
                 if len(running) < at_once and (begun := next(free, None)):
-                    cell = begun
-                    pending.remove(cell)
-                    running[cell.key] = cell, _start(cell, folder)
-                    changed(cell.name, None, [*pending, *(c for c, _ in running.values())])
+                    pending.remove(begun)
+                    running[begun.key] = begun, _start(begun, folder)
+                    changed(begun.name, None, [*pending, *(c for c, _ in running.values())])
                     continue
                 time.sleep(SECONDS)
                 for key, (cell, process) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[key]
-                        records[key] = _collected(cell, folder, diverged_below)
-                        changed(cell.name, records[key], [*pending, *(c for c, _ in running.values())])
+                    if process.poll() is None:
+                        continue
+                    if process.returncode == REFUSED and "--resume" in str(process.args):  # its code has changed, say
+                        running[key] = cell, _start(cell, folder, afresh=True)
+                        continue
+                    del running[key]
+                    records[key] = _collected(cell, folder, diverged_below)
+                    changed(cell.name, records[key], [*pending, *(c for c, _ in running.values())])
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -102,20 +105,16 @@ def play(
     return records
 
 
-def _start(cell: Cell, folder: Folder) -> subprocess.Popen[bytes]:
-    """Begin a run, or go on with it where it was begun before."""
+def _start(cell: Cell, folder: Folder, *, afresh: bool = False) -> subprocess.Popen[bytes]:
+    """Begin a run, or (unless `afresh`) go on with it where it was begun before."""
     assert cell.plan is not None
-    run, record, how = folder.run(cell.name), folder.record(cell.name), []
-    if record["key"] == cell.key and run.list_checkpoints():
-        how = ["--resume"]
-    else:  # of another key, or not far enough to go on from
-        shutil.rmtree(run.folder, ignore_errors=True)
+    run, how = folder.run(cell.name), []
+    if (run.folder / "status.json").exists():
+        how = ["--resume"] if not afresh and _is_of(cell, run) and run.list_checkpoints() else ["--force"]
     folder.write_record(cell.name, {"key": cell.key, "state": "running"})
-    resolved = cell.task.experiment.resolved()
-    resolved["dsr"]["data"]["store"] = cell.task.store
     for path in (folder.experiment(cell.name), folder.log(cell.name)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(folder.experiment(cell.name), resolved)
+    write_json(folder.experiment(cell.name), _experiment(cell))
     line = [sys.executable, "-m", "dsr", "launch", str(folder.experiment(cell.name)), "--mode", cell.mode, *how]
     line += ["--gpus", str(cell.gpus), "--devices", str(cell.plan.devices), "--run-dir", str(run.folder)]
     with folder.log(cell.name).open("ab") as log:
@@ -129,7 +128,7 @@ def _collected(cell: Cell, folder: Folder, diverged_below: float) -> dict[str, A
     record, run = folder.record(cell.name), folder.run(cell.name)
     if record["key"] != cell.key or record["state"] != "running" or _is_held(run):
         return record
-    if (run.folder / "status.json").exists():
+    if _is_of(cell, run):
         result = collect(run, diverged_below)
     else:
         lines = folder.log(cell.name).read_text(errors="replace").splitlines() if folder.log(cell.name).exists() else []
@@ -139,6 +138,22 @@ def _collected(cell: Cell, folder: Folder, diverged_below: float) -> dict[str, A
         folder.write_record(cell.name, record)
         return record
     return {**record, **result}  # not kept: the next start of the study tries it again
+
+
+def _experiment(cell: Cell) -> dict[str, Any]:
+    """The cell's whole experiment, as its run's folder keeps it."""
+    resolved = cell.task.experiment.resolved()
+    resolved["dsr"]["data"]["store"] = cell.task.store
+    return resolved
+
+
+def _is_of(cell: Cell, run: Run) -> bool:
+    """Whether the run that is there is the cell's, and not of an older file, code or store."""
+    try:
+        experiment, environment = (json.loads(path.read_text()) for path in (run.experiment, run.environment))
+    except FileNotFoundError:
+        return False
+    return experiment == _experiment(cell) and environment["fingerprint"] == cell.task.fingerprint
 
 
 def _is_held(run: Run) -> bool:

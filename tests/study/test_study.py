@@ -234,3 +234,17 @@ def test_a_task_of_the_array_plays_its_own_cell_and_no_other(file, finished, cap
     assert ablate(file, folder, cell=6) == 0  # strong at one GPU
     assert f"strong-1-epochs-rate0.004-seed1 is the same computation as {SEQUENTIAL}" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_a_run_of_another_file_is_not_taken_for_the_cell_s(file, finished, tmp_path):
+    """What stands in the folder must be the cell's own experiment, or it is played anew."""
+    from dsr.study import ablation as files
+    from dsr.study.cells import Expansion
+    from dsr.study.running import Folder, _is_of
+
+    expansion = Expansion(*files.read(file))
+    cells = expansion.study({("tiny", "sequential", "epochs", 1): 0.004})
+    folder = Folder(finished[0])
+    first, second = cells[0], cells[1]
+    assert _is_of(first, folder.run(first.name)) and not _is_of(first, folder.run(second.name))
+    assert not _is_of(first, Run(tmp_path))
