@@ -138,7 +138,7 @@ def plan(
 @click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
-@click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
+@click.option("--force", is_flag=True, help="Replace a run that is there; with --resume, go on though it changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
 def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -55,6 +56,15 @@ DEEPSPEED_BLOCKS = {
         pipeline_loading_checkpoint override_module_apply log_trace_cache_warnings enable_sanity_checks
         save_muon_momentum_buffer_in_memory leaf_module
     """),
+}
+# Blocks that write files of their own, somewhere: what they would tell, dsr tells.
+DEEPSPEED_WRITERS = {
+    "tensorboard": "dsr writes TensorBoard events into the run's folder",
+    "csv_monitor": "metrics.jsonl in the run's folder holds the numbers",
+    "wandb": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "comet": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "autotuning": "--set and `dsr plan` choose the numbers",
+    "data_efficiency": "dsr reads the data itself",
 }
 _ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode fused")
 OPTIMIZER_PARAMS = {
@@ -177,6 +187,12 @@ class Log(Section):
     every: Positive = Field(default=10, description="updates between two lines in metrics.jsonl and TensorBoard")
 
 
+class Watchdog(Section):
+    minutes: Annotated[float, Field(gt=0, le=10080)] = Field(
+        default=10.0, description="without an update, validation or checkpoint after which a run is ended"
+    )
+
+
 class Dsr(Section):
     """The `dsr` section of an experiment."""
 
@@ -191,6 +207,7 @@ class Dsr(Section):
     checkpoint: Checkpoint = Checkpoint()
     validation: Validation = Validation()
     log: Log = Log()
+    watchdog: Watchdog = Watchdog()
 
 
 class Experiment(BaseModel):
@@ -383,6 +400,7 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
         for key in part.get(block, {}):
             if key not in names:
                 raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, names)}")
+    _check_places(part, source)
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     for name in sizes:
         value = part.get(name)
@@ -453,6 +471,24 @@ def _check_growth(experiment: Experiment, source: str) -> None:
             f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "
             "set zero_optimization.stage to 0"
         )
+
+
+def _check_places(part: dict[str, Any], source: str, prefix: str = "") -> None:
+    """Refuse what would have DeepSpeed write or read outside the run's folder, or import a module by its name."""
+    for key, value in part.items():
+        name = f"{prefix}{key}"
+        if name in DEEPSPEED_WRITERS and isinstance(value, dict) and value.get("enabled"):
+            raise UserError(
+                f"{source}: {name} writes outside the run's folder; leave it out: {DEEPSPEED_WRITERS[name]}"
+            )
+        if re.search(r"(path|file|dir|folder)s?$", key) and isinstance(value, str):
+            raise UserError(
+                f"{source}: {name} names a place outside the run's folder (given: {value[:60]}); leave it out"
+            )
+        if key == "lower_precision_safe_modules" and not all(str(each).startswith("torch.nn.") for each in value or []):
+            raise UserError(f"{source}: {name} may name classes of torch.nn only, such as torch.nn.Conv2d")
+        if isinstance(value, dict):
+            _check_places(value, source, f"{name}.")
 
 
 def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[str]], source: str) -> None:
