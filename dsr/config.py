@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -121,6 +122,9 @@ class Data(Section):
     members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
     patch: Positive | None = Field(None, description="side of the square training patches, in high-resolution cells")
     fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
+    samples: Positive | None = Field(
+        None, description="train on no more than so many fields: whole runs, evenly spread over the training split"
+    )
     noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"
     )
@@ -193,6 +197,7 @@ class Dsr(Section):
     """The `dsr` section of an experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    labels: dict[str, str] = Field(default_factory=dict, description="stand beside the settings in TensorBoard")
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
     model: Model = Model()
@@ -292,7 +297,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(part for part in [prefix, *location] if part)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}{_nearest(location[-1], _names(model, location[:-1]))}"
     given = "" if first["type"] == "missing" else f" (given: {json.dumps(first['input'], default=str)[:60]})"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
@@ -305,11 +310,13 @@ def _names(model: Any, location: list[str]) -> list[str]:
         if field is None:
             continue  # a list index, or the name of a union's branch
         candidates = [field.annotation, *get_args(field.annotation)]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        nested = [c for c in candidates if isinstance(c, type) and (issubclass(c, BaseModel) or is_dataclass(c))]
         inner = [a for c in candidates if get_origin(c) in (list, dict, Union) for a in get_args(c)]
         nested += [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
         if nested:
             model = nested[0]
+    if is_dataclass(model):
+        return [field.name for field in fields(model)]
     return [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
 
 

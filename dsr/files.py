@@ -1,6 +1,7 @@
 """Writing so that a file or folder exists whole or not at all: beside its place first, then a rename."""
 
 import contextlib
+import csv
 import ctypes
 import json
 import os
@@ -73,6 +74,15 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False)
     with whole_file(path) as temporary:
         temporary.write_text(text + "\n")
+
+
+def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a table, atomically, whose columns are all the lines' keys in the order in which they come."""
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    with whole_file(path) as temporary, temporary.open("w", newline="") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -40,7 +40,8 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
 
     folder = Run(run)
     network = predict.load(folder.model)
-    own = read_json(folder.experiment)["dsr"]["data"]["store"]
+    settings = read_json(folder.experiment)["dsr"]["data"]
+    own = settings["store"]
     if not (store or own):
         raise UserError(f"{folder.experiment}: dsr.data.store is not set: give the store with --data")
     opened = Store(store or own)
@@ -51,6 +52,10 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
     except OSError as error:
         raise UserError(f"{folder.report}: cannot be written ({error.strerror})") from None
     result, example = score(opened, network, network.features, split)
+    if some := settings.get("samples"):
+        result["notes"].append(
+            f"The network was trained on {some} samples of the training split at most; the baselines saw all of it."
+        )
     if network.description["fingerprint"] != opened.fingerprint:
         result["notes"].append(
             "This store is not the one that the network was trained on: its training split may differ."
