@@ -357,7 +357,7 @@ def launch(
     used = devices.first(plan.devices)
     if used.launcher and not shutil.which(LAUNCHERS[used.launcher]):
         raise UserError(f"--launcher {used.launcher}: {LAUNCHERS[used.launcher]} is not installed")
-    with runs.hold(folder, resume=resume, force=force) as run, _stop_signals() as stop:
+    with runs.hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
         if not task.experiment.exact:
@@ -528,7 +528,7 @@ def _conclude(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collect the signals that ask to stop; what was ignored (nohup) stays so."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

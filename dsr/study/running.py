@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsr.files import write_json
+from dsr.launch import stop_signals
 from dsr.run import Run
 from dsr.study.cells import Cell
 from dsr.study.outcome import collect
@@ -76,7 +76,7 @@ def play(
         else:
             pending.append(cell)
     running: dict[str, tuple[Cell, subprocess.Popen[bytes]]] = {}
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         try:
             while (pending or running) and not stop:
                 free = (cell for cell in pending if not _is_held(folder.run(cell.name)))
@@ -164,18 +164,3 @@ def _is_held(run: Run) -> bool:
 def _end_with_us() -> None:
     """In the child: have the kernel send SIGTERM when the study is killed, so that no run goes on unseen."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: received.append(number))
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
