@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from dsr import reduce
-from dsr.reduce import SlotSum, SlotTree, by_halves, cost, exchanges, gather_ordered, norm, shares, split
+from dsr.reduce import SlotSum, SlotTree, gather_ordered, norm, shares
+from dsr.tree import by_halves, cost, exchanges, split
 from tests.ranks import run_ranks
 
 MANY = [(96, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96)]
