@@ -10,6 +10,7 @@ deepspeed here: torch.distributed only.
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -164,6 +165,28 @@ def _send_receive(sends: list[tuple[torch.Tensor, int]], receives: list[tuple[to
 def _wait(works: list[dist.Work]) -> None:
     for work in works:
         work.wait()
+
+
+def time_messages(device: torch.device) -> dict[str, float]:
+    """`latency_us` and `gbit_per_s` of messages between the first rank and the last, as an exchange sends them.
+
+    Each sends to the other at once. The best of a few tries, since others who use the cores are not the wires; on rank
+    0, but every rank must call it.
+    """
+    last, seconds, elements = dist.get_world_size() - 1, [], 2**20
+    dist.barrier()
+    for size in (1, elements):
+        mine, theirs = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        tries = [float("inf")]
+        for _ in range(50 if dist.get_rank() in (0, last) else 0):
+            begun = time.perf_counter()
+            _wait(_send_receive([(mine, last - dist.get_rank())], [(theirs, last - dist.get_rank())]))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            tries.append(time.perf_counter() - begun)
+        seconds.append(min(tries))
+    dist.barrier()
+    return {"latency_us": 1e6 * seconds[0], "gbit_per_s": 32e-9 * elements / seconds[1]}
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
