@@ -3,7 +3,8 @@
 The probe is the run's own beginning: the config's own batch, the first updates (`dsr.scaling.probe_updates` says how
 many), strong scaling on the devices at hand. The noise scale at its end averages about its last 50 updates. It is small
 early in training and grows, often by an order of magnitude or more (McCandlish et al. 2018, arXiv:1812.06162): what a
-probe sees tells how far a batch may grow without harm, and never that it must shrink.
+probe sees tells how far a batch may grow without harm, and never that it must shrink. So the config's own batch, which
+its author has tried, stays as it is even where it lies above the noise scale of the probe.
 """
 
 from __future__ import annotations
@@ -115,9 +116,10 @@ class Choice:
 def choose(experiment: Experiment, measured: Measured, samples: int, most: int) -> Choice:
     """The slots of an update and the GPUs, at most `most`, from these numbers alone.
 
-    - Batches: the config's own, doubled as long as it stays within `Measured.supported` and the training set.
+    - Batches: the config's own, doubled while it stays within `Measured.supported` and the training set.
     - A target takes S_min (1 + B_noise/B) updates, each of `dsr.speed.update_seconds`; for every N that divides the
       slots their product is the predicted time T(N), by the batch that makes it shortest (the smallest within CLOSE).
+      For more GPUs than there are devices, the same speed and the same wires are assumed.
     - Going from N to M > N GPUs helps if (T(N)/T(M) - 1) / (M/N - 1) >= WORTH: twice the GPUs at least 1.5 times as
       fast. That is the price of samples at B_noise too: where the exchange costs nothing, and every GPU plays one slot,
       doubling GPUs and batch up to B_noise is worth exactly a half.

@@ -465,5 +465,5 @@ def test_a_probe_plays_the_sequential_batch_on_real_devices_only(gpus, available
 
 
 def test_auto_takes_no_growing_batch():
-    with pytest.raises(UserError, match="leave out dsr.scaling.growth"):
+    with pytest.raises(UserError, match=r"leave out dsr\.scaling\.growth"):
         plan("probe", 1, scaling={"growth": {"epochs": [5]}})
