@@ -142,7 +142,7 @@ def plan(
 @click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
-@click.option("--force", is_flag=True, help="Replace a run that is in the folder.")
+@click.option("--force", is_flag=True, help="Replace a run that is there; with --resume, go on though it changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
 def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
@@ -179,6 +179,21 @@ def predict(
     from dsr.predict import predict
 
     show(predict(run, list(inputs), output, fill=fill, grid=grid, static=static))
+
+
+@main.command()
+@click.argument("file", type=EXISTING)
+@click.option("--run-dir", type=FILE, help="The study's folder; by default runs/FILE.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once; by default one a core.")
+@click.option("--quick", is_flag=True, help="The smaller study that FILE's section quick describes.")
+@click.option("--submit", type=click.Choice(["slurm"]), help="Hand the runs to Slurm as job arrays.")
+@click.option("--cell", type=int, metavar="K", help="Play cell K only, as a task of such an array.")
+@click.option("--dry-run", is_flag=True, help="List the cells, or the Slurm scripts; start nothing.")
+def ablate(file: Path, **options: Any) -> None:
+    """Every run of an ablation FILE: what more GPUs do to the result, as tables and a report."""
+    from dsr.study.conduct import ablate
+
+    sys.exit(ablate(file, **options))
 
 
 @main.command()

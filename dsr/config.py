@@ -3,6 +3,8 @@
 import difflib
 import json
 import math
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -54,6 +56,15 @@ DEEPSPEED_BLOCKS = {
         pipeline_loading_checkpoint override_module_apply log_trace_cache_warnings enable_sanity_checks
         save_muon_momentum_buffer_in_memory leaf_module
     """),
+}
+# Blocks that write files of their own, somewhere: what they would tell, dsr tells.
+DEEPSPEED_WRITERS = {
+    "tensorboard": "dsr writes TensorBoard events into the run's folder",
+    "csv_monitor": "metrics.jsonl in the run's folder holds the numbers",
+    "wandb": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "comet": "TensorBoard events and metrics.jsonl in the run's folder hold the numbers",
+    "autotuning": "--set and `dsr plan` choose the numbers",
+    "data_efficiency": "dsr reads the data itself",
 }
 _ADAM = _words("lr betas eps weight_decay amsgrad torch_adam adam_w_mode fused")
 OPTIMIZER_PARAMS = {
@@ -111,6 +122,9 @@ class Data(Section):
     members: Literal["mean_spread", "mean", "control"] = Field("mean_spread", description="how an ensemble enters")
     patch: Positive | None = Field(None, description="side of the square training patches, in high-resolution cells")
     fill: bool = Field(False, description="replace missing low-resolution values by the variable's mean")
+    samples: Positive | None = Field(
+        None, description="train on no more than so many fields: whole runs, evenly spread over the training split"
+    )
     noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"
     )
@@ -173,10 +187,17 @@ class Log(Section):
     every: Positive = Field(default=10, description="updates between two lines in metrics.jsonl and TensorBoard")
 
 
+class Watchdog(Section):
+    minutes: Annotated[float, Field(gt=0, le=10080)] = Field(
+        default=10.0, description="without an update, validation or checkpoint after which a run is ended"
+    )
+
+
 class Dsr(Section):
     """The `dsr` section of an experiment."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    labels: dict[str, str] = Field(default_factory=dict, description="stand beside the settings in TensorBoard")
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
     model: Model = Model()
@@ -186,6 +207,7 @@ class Dsr(Section):
     checkpoint: Checkpoint = Checkpoint()
     validation: Validation = Validation()
     log: Log = Log()
+    watchdog: Watchdog = Watchdog()
 
 
 class Experiment(BaseModel):
@@ -275,7 +297,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(part for part in [prefix, *location] if part)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {key}{_nearest(location[-1], _names(model, location[:-1]))}"
     given = "" if first["type"] == "missing" else f" (given: {json.dumps(first['input'], default=str)[:60]})"
     return f"{key}: {first['msg'].removeprefix('Value error, ')}{given}"
@@ -288,11 +310,13 @@ def _names(model: Any, location: list[str]) -> list[str]:
         if field is None:
             continue  # a list index, or the name of a union's branch
         candidates = [field.annotation, *get_args(field.annotation)]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        nested = [c for c in candidates if isinstance(c, type) and (issubclass(c, BaseModel) or is_dataclass(c))]
         inner = [a for c in candidates if get_origin(c) in (list, dict, Union) for a in get_args(c)]
         nested += [c for c in inner if isinstance(c, type) and issubclass(c, BaseModel)]
         if nested:
             model = nested[0]
+    if is_dataclass(model):
+        return [field.name for field in fields(model)]
     return [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
 
 
@@ -376,6 +400,7 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
         for key in part.get(block, {}):
             if key not in names:
                 raise UserError(f"{source}: unknown key {block}.{key}{_nearest(key, names)}")
+    _check_places(part, source)
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     for name in sizes:
         value = part.get(name)
@@ -398,6 +423,7 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
     clipping = part.get("gradient_clipping", 1.0)
     if not _is_number(clipping) or clipping < 0:
         raise UserError(f"{source}: gradient_clipping must be 0 (none) or a positive number")
+    _check_precision(part, source)
     stage = part.get("zero_optimization", {}).get("stage", 0)
     if not _is_number(stage) or stage not in (0, 1, 2, 3):
         raise UserError(f"{source}: zero_optimization.stage must be 0, 1, 2 or 3 (given: {json.dumps(stage)})")
@@ -446,6 +472,40 @@ def _check_growth(experiment: Experiment, source: str) -> None:
             f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "
             "set zero_optimization.stage to 0"
         )
+
+
+def _check_precision(part: dict[str, Any], source: str) -> None:
+    """Refuse what dsr's checkpoints and exact sums do not cover."""
+    half = "trains in float32 or bfloat16: use bf16.enabled, or torch_autocast with dtype bfloat16"
+    if part.get("fp16", {}).get("enabled"):
+        raise UserError(f"{source}: fp16.enabled: dsr {half}")
+    autocast = part.get("torch_autocast", {})
+    if autocast.get("enabled") and autocast.get("dtype") not in ("bfloat16", "bf16", "torch.bfloat16"):
+        raise UserError(f"{source}: torch_autocast.dtype {json.dumps(autocast.get('dtype'))}: dsr {half}")
+    for key in part.get("zero_optimization", {}):
+        if "offload" in key and part["zero_optimization"][key]:
+            raise UserError(f"{source}: zero_optimization.{key}: dsr keeps weights on their devices; leave it out")
+    bf16 = part.get("bf16", {}).get("enabled") or part.get("bfloat16", {}).get("enabled")
+    if bf16 and part["optimizer"]["params"].get("torch_adam") is False:
+        raise UserError(f"{source}: optimizer.params.torch_adam must be true with bf16")
+
+
+def _check_places(part: dict[str, Any], source: str, prefix: str = "") -> None:
+    """Refuse what would have DeepSpeed write or read outside the run's folder, or import a module by its name."""
+    for key, value in part.items():
+        name = f"{prefix}{key}"
+        if name in DEEPSPEED_WRITERS and isinstance(value, dict) and value.get("enabled"):
+            raise UserError(
+                f"{source}: {name} writes outside the run's folder; leave it out: {DEEPSPEED_WRITERS[name]}"
+            )
+        if re.search(r"(path|file|dir|folder)s?$", key) and isinstance(value, str):
+            raise UserError(
+                f"{source}: {name} names a place outside the run's folder (given: {value[:60]}); leave it out"
+            )
+        if key == "lower_precision_safe_modules" and not all(str(each).startswith("torch.nn.") for each in value or []):
+            raise UserError(f"{source}: {name} may name classes of torch.nn only, such as torch.nn.Conv2d")
+        if isinstance(value, dict):
+            _check_places(value, source, f"{name}.")
 
 
 def _check_typed(part: dict[str, Any], block: str, known: dict[str, frozenset[str]], source: str) -> None:

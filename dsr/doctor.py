@@ -25,11 +25,12 @@ def examine() -> Any:
     import torch.distributed as dist
     from rich.table import Table
 
-    found = environment(str(launch.find_devices()), launch.THREADS, "")
+    devices = launch.find_devices()
+    found = environment(str(devices), devices.model, launch.THREADS, "")
     backends = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available(), "mpi": dist.is_mpi_available()}
     programs = launch.LAUNCHERS  # by the program that DeepSpeed looks for
     table = Table(show_header=False, box=None)
-    table.add_row("devices", f"{found['devices']}; {found['processor']}; {launch.THREADS} thread a rank")
+    table.add_row("devices", f"{found['devices']}; {found['device']}; {launch.THREADS} thread a rank")
     table.add_row("backends", _yes_no(backends))
     table.add_row("launchers", _yes_no({name: shutil.which(program) is not None for name, program in programs.items()}))
     table.add_row("python", f"{platform.python_version()}, {found['system']}")

@@ -1,6 +1,8 @@
 """Writing so that a file or folder exists whole or not at all: beside its place first, then a rename."""
 
 import contextlib
+import csv
+import ctypes
 import json
 import os
 import shutil
@@ -32,21 +34,39 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a fresh temporary folder that becomes `path` at the end; an older folder of that name is replaced."""
+    """Yield a fresh temporary folder that becomes `path` at the end; an older folder of that name is replaced.
+
+    At every moment `path` is the old folder or the new one (where the filesystem can exchange two folders: all but some
+    network filesystems).
+    """
     temporary = beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        old = None
-        if path.exists():
+        if not path.exists():
+            temporary.replace(path)
+        elif not _exchange(temporary, path):
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.replace(old)
-        temporary.replace(path)
-        if old is not None:
+            temporary.replace(path)
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed left half written; call only where no other process writes."""
+    for left in [*folder.glob(".*.partial"), *folder.glob(".*.old")]:
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a whole folder, or a link and not what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,3 +74,18 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False)
     with whole_file(path) as temporary:
         temporary.write_text(text + "\n")
+
+
+def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a table, atomically, whose columns are all the lines' keys in the order in which they come."""
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    with whole_file(path) as temporary, temporary.open("w", newline="") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders exchange their names in one step; False where the filesystem cannot."""
+    here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return ctypes.CDLL(None).renameat2(here, os.fsencode(one), here, os.fsencode(other), flag) == 0

@@ -107,7 +107,7 @@ class Journal:
         )
 
     def _hyper_parameters(self, experiment: Experiment) -> None:
-        """The run's settings, for TensorBoard's HParams page."""
+        """The run's settings, for TensorBoard's HParams page, which finds the columns itself from all runs it shows."""
         from torch.utils.tensorboard.summary import hparams
 
         own = experiment.dsr.optimizer
@@ -119,11 +119,12 @@ class Journal:
             "rule": self.plan.rule,
             "optimizer": own.type if own else experiment.deepspeed["optimizer"]["type"],
             "seed": experiment.dsr.seed,
+            **experiment.dsr.labels,
             "model": experiment.dsr.model.name,
             **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},
         }
-        metrics = {f"validation/rmse_{v.name}": None for v in self.features.high}
-        for summary in hparams(values, metrics):
+        _, *session = hparams(values, {})
+        for summary in session:
             self.board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
-import json
 import os
 import re
 import shlex
@@ -43,11 +42,17 @@ LAUNCHERS = {  # and the program by which DeepSpeed knows them
     "mvapich": "mpiname",
 }
 THREADS = 1  # a rank; another number gives other bits
-GRACE = 30.0  # seconds from the wish to stop until what is left is killed
+GRACE = 25.0  # seconds from the wish to stop until what is left is killed; Slurm kills us too after 30
+# Where bits cannot be the same: the largest difference of the weights after 20 updates, relative to their norm.
+CLOSE = {"float32": 1e-4, "bf16": 1e-2}
+TOLERANCE = f"the weights agree to {CLOSE['float32']:g} of their norm after 20 updates ({CLOSE['bf16']:g} in bf16)"
+FREE = (
+    "dsr.checkpoint.",
+    "dsr.log.",
+    "dsr.watchdog.",
+)  # config keys that a resumed run may change: no bit depends on them
 FINISHED, FAILED, STOPPED = 0, 1, 75
 PORT_TRIES = 3
-# How far weights are apart after 20 updates, relative to their norm, where the reduction is not exact.
-TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Devices:
     filtered: bool = False  # the numbers were chosen, by --include, --exclude or CUDA_VISIBLE_DEVICES
     given: bool = False  # a hostfile or a Slurm allocation, which is an error if it is smaller than what is asked
     launcher_args: str = ""
+    model: str = ""  # the processor's name; "" where it is on other hosts
 
     @property
     def count(self) -> int:
@@ -97,7 +103,7 @@ def find_devices(
         raise UserError(f"--launcher {launcher}: must be one of {', '.join(LAUNCHERS)}")
     if launcher not in ("", "pdsh", "slurm") and (include or exclude):
         raise UserError(f"DeepSpeed's {launcher} launcher takes no --include, --exclude; give --hostfile alone")
-    numbers = _cuda_devices()
+    numbers, model = _cuda_devices()
     kind = "devices" if launcher else CUDA if numbers else CPU
     if hostfile is not None:
         hosts = read_hostfile(hostfile)
@@ -112,7 +118,8 @@ def find_devices(
         launcher, kind = "pdsh", "devices"
     visible = hostfile is None and not launcher and numbers != list(range(len(numbers)))
     given = hostfile is not None or launcher == "slurm" or "SLURM_JOB_ID" in os.environ
-    return Devices(chosen, kind, launcher, bool(include or exclude or visible), given, launcher_args)
+    model = "" if launcher else model or runs.processor()
+    return Devices(chosen, kind, launcher, bool(include or exclude or visible), given, launcher_args, model)
 
 
 def read_hostfile(path: Path) -> dict[str, list[int]]:
@@ -228,11 +235,13 @@ def hostfile(devices: Devices) -> str:
     return "".join(f"{host} slots={max(numbers) + 1}\n" for host, numbers in devices.hosts.items())
 
 
-def variables(devices: Devices, port: int) -> dict[str, str]:
+def variables(devices: Devices, port: int, experiment: Experiment) -> dict[str, str]:
     """The environment variables that every rank needs, on every host."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     values = dict.fromkeys(threads, str(THREADS))
     values[watch.MARK] = watch.mark(os.getpid())
+    values[watch.LIMIT] = str(60 * experiment.dsr.watchdog.minutes)
+    values["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # no torch.load in a rank executes what a file says
     if devices.kind == CPU or os.environ.get("DS_ACCELERATOR") == "cpu":
         values["DS_ACCELERATOR"] = "cpu"
     if devices.launcher in ("openmpi", "mvapich", "slurm"):  # DeepSpeed gives these ranks no meeting point
@@ -242,7 +251,7 @@ def variables(devices: Devices, port: int) -> dict[str, str]:
     return values
 
 
-def describe(plan: Plan, devices: Devices, folder: Path) -> str:
+def describe(task: Task, plan: Plan, devices: Devices, folder: Path) -> str:
     """The plan, and the command, hostfile and variables that `launch` would use. Starts and writes nothing.
 
     The command is the exact one; its port is one that is free at this moment.
@@ -253,7 +262,7 @@ def describe(plan: Plan, devices: Devices, folder: Path) -> str:
         [rehearsal(plan, devices)] if plan.rehearsal else [],
         [shlex.join(command(used, run, port))],
         [f"{run.hostfile}:", *hostfile(used).splitlines()],
-        ["variables:", *(f"{key}={value}" for key, value in variables(used, port).items())],
+        ["variables:", *(f"{key}={value}" for key, value in variables(used, port, task.experiment).items())],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
 
@@ -308,15 +317,19 @@ def start(
         if plan.mode == "probe":
             folder = _probe_folder(folder)
             print(auto.intention(plan, folder) + ". The probe:\n")
-        print(describe(plan, found, folder))
+        print(describe(task, plan, found, folder))
         return FINISHED
     if plan.mode == "probe":
         chosen = _choose(task, plan, found, folder, planned, most=gpus, force=force)
         if chosen is None:
             return FAILED
         plan = chosen
-    if resume and not force:
-        _check_same(runs.Run(folder), task, plan)
+    if resume and (changed := _changed(runs.Run(folder), task, plan, found.model)):
+        told = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
+        told = f"{told} {'is' if len(changed) == 1 else 'are'} not as in {folder}"
+        if not force:
+            raise UserError(f"--resume: {told}: the result would differ; --force goes on all the same")
+        _say(f"--force: going on, though {told}. Not exact: where the run itself is the same, {TOLERANCE}")
     return launch(task, plan, found, folder, resume=resume, force=force)
 
 
@@ -361,28 +374,25 @@ def _chosen(run: Run, most: int) -> dict[str, Any]:
     return {"gpus": max(n for n in range(1, most + 1) if before["slots"] % n == 0), "auto": before["auto"]}
 
 
-def _check_same(run: Run, task: Task, plan: Plan) -> None:
-    """Raise UserError, naming the key, where a resumed run would not be the run that was stopped.
+def _changed(run: Run, task: Task, plan: Plan, model: str) -> list[str]:
+    """What is not as it was and would make a resumed run another one: config keys, plan keys, versions, devices.
 
-    The devices may change, and in strong scaling the GPUs: the bits do not.
+    The number of devices may change, and in strong scaling the GPUs: the bits do not. Raises UserError if there is no
+    run.
     """
     if not run.plan.is_file():
         raise UserError(f"--resume: {run.folder} holds no run")
-    before = json.loads(run.experiment.read_text())
+    before = read_json(run.experiment)
     after = task.experiment.resolved()
     after["dsr"]["data"]["store"] = before["dsr"]["data"]["store"]
-    plans = json.loads(run.plan.read_text()), dataclasses.asdict(plan)
+    plans = read_json(run.plan), dataclasses.asdict(plan)
     keys = ["mode", "slots", "samples", *(["gpus"] if plan.mode == "weak" else [])]
-    changed = [*_differing(before, after), *(key for key in keys if plans[0][key] != plans[1][key])]
-    fingerprint = json.loads(run.environment.read_text()).get("fingerprint")
-    if fingerprint != task.fingerprint:
-        changed.append("the store's content")
-    if changed:
-        what = "is" if len(changed) == 1 else "are"
-        raise UserError(
-            f"--resume: {', '.join(changed[:3])} {what} not as in {run.folder}: the result would differ; "
-            "--force goes on all the same"
-        )
+    environment = runs.environment("", model, THREADS, task.fingerprint)
+    return [
+        *(key for key in _differing(before, after) if not key.startswith(FREE)),
+        *(key for key in keys if plans[0][key] != plans[1][key]),
+        *runs.changes(read_json(run.environment), environment),
+    ]
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -413,29 +423,36 @@ def launch(
     """
     used = devices.first(plan.devices)
     _check_launcher(used)
-    with runs.hold(folder, resume=resume, force=force) as run, _stop_signals() as stop:
+    with runs.hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
         if not task.experiment.exact:
             why = "dsr.scaling.exact is off" if not task.experiment.zero_stage else "ZeRO shards the gradients"
-            _say(f"not exact: {why}, so another number of GPUs gives other bits (and the same result but for rounding)")
+            _say(f"not exact: {why}, so another number of GPUs gives other bits; {TOLERANCE}")
         run.set_status("running")  # first: what follows belongs to a run
         resolved = task.experiment.resolved()
         resolved["dsr"]["data"]["store"] = task.store
         write_json(run.experiment, resolved)
         write_json(run.deepspeed, deepspeed_config(task.experiment, plan))
         write_json(run.plan, dataclasses.asdict(plan))
-        write_json(run.environment, runs.environment(str(used), THREADS, task.fingerprint))
+        write_json(run.environment, runs.environment(str(used), used.model, THREADS, task.fingerprint))
         run.hostfile.write_text(hostfile(used))
         for _ in range(PORT_TRIES):
             port = _free_port()
-            code = _attempt(run, used, port, stop, grace)
+            code = _attempt(run, used, variables(used, port, task.experiment), port, stop, grace)
             state = run.status()["state"]
             if state != "running" or stop or _is_free(port):
                 break
             _say(f"port {port} was taken by another program")
         if state == "running" or (state == "failed" and _signal(code)):  # rank 0 knows only that it lost the other
-            run.set_status("failed", _reason(code, stop))
+            told, stacks = watch.read(run.last_words, plan.devices)
+            if stacks:
+                _say(stacks)
+            try:
+                run.set_status("failed", told or _reason(code, stop))
+            except OSError as error:  # a full disk, say
+                _say(f"failed: {told or _reason(code, stop)}; status.json cannot be written ({error.strerror})")
+                return FAILED
         if plan.mode == "probe":  # whoever asked for it says how it ended
             return FINISHED if run.status()["state"] == "finished" else FAILED
         return _conclude(run)
@@ -446,9 +463,8 @@ def _check_launcher(devices: Devices) -> None:
         raise UserError(f"--launcher {devices.launcher}: {LAUNCHERS[devices.launcher]} is not installed")
 
 
-def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: float) -> int:
-    """Run DeepSpeed's launcher once, until no process of it is left. Returns its exit code."""
-    ours = variables(devices, port)
+def _attempt(run: Run, devices: Devices, ours: dict[str, str], port: int, stop: list[int], grace: float) -> int:
+    """Run DeepSpeed's launcher once, with `ours` for variables, until no process of it is left; its exit code."""
     carried = {**_users_variables(), **ours}
     run.variables.write_text("".join(f"{key}={value}\n" for key, value in carried.items()))
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
@@ -457,22 +473,28 @@ def _attempt(run: Run, devices: Devices, port: int, stop: list[int], grace: floa
         alive = "-oServerAliveInterval=10 -oServerAliveCountMax=3"
         environment["PDSH_SSH_ARGS_APPEND"] = f"{alive} {environment.get('PDSH_SSH_ARGS_APPEND', '')}".strip()
     mark = ours[watch.MARK]
+    shutil.rmtree(run.last_words, ignore_errors=True)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: a run's orphans become our children
     line = command(devices, run, port)
     runner = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        _wait(runner, run, mark, stop, grace)
+        _wait(runner, run, ours, stop, grace, here=not devices.launcher)
     finally:
         _kill(runner, mark)
+        _drop_empty(run.last_words)
     return runner.returncode
 
 
-def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int], grace: float) -> None:
+def _wait(
+    runner: subprocess.Popen[bytes], run: Run, ours: dict[str, str], stop: list[int], grace: float, *, here: bool
+) -> None:
     """Wait until the launcher has ended, with its ranks, or their time is over.
 
     Ranks that outlive a launcher which was killed may save; where it ended with 0 they have lost their own launcher.
+    On this host alone (`here`) a run has ended when rank 0 says so for all, and the processes may go.
     """
-    asked, deadline = False, float("inf")
+    mark, asked, deadline = ours[watch.MARK], False, float("inf")
+    startup = time.monotonic() + watch.STARTUP
     while runner.poll() is None and time.monotonic() < deadline and stop.count(signal.SIGINT) < 2:
         if stop and not asked:
             asked = True
@@ -480,8 +502,16 @@ def _wait(runner: subprocess.Popen[bytes], run: Run, mark: str, stop: list[int],
                 break  # too early: there is nothing to save
             deadline = time.monotonic() + grace
             _say(f"{signal.Signals(stop[0]).name}: stopping when this update is done and saved (Ctrl-C again: at once)")
-        elif deadline == float("inf") and run.status()["state"] != "running":
+        state = run.status()["state"]
+        if here and state in ("finished", "stopped"):
+            return
+        if here and state == "running" and time.monotonic() > startup and not run.last_words.exists():
+            run.set_status("failed", f"no rank has come up in {watch.STARTUP:g} s")
+            return
+        if deadline == float("inf") and state != "running":
             deadline = time.monotonic() + grace  # the ranks have said how it ended; the launcher has only to close
+        elif deadline == float("inf") and watch.is_there(run.last_words):
+            deadline = time.monotonic() + watch.delay(float(ours[watch.LIMIT])) + 2
         time.sleep(0.1)
     if runner.poll() and _ask_to_stop(mark):
         psutil.wait_procs(_processes(mark, ranks=True), timeout=max(0, min(grace, deadline - time.monotonic())))
@@ -516,13 +546,23 @@ def _kill(runner: subprocess.Popen[bytes], mark: str) -> None:
 
 def _processes(mark: str, *, ranks: bool = False) -> list[psutil.Process]:
     """The live processes here that carry this launch's mark, wherever they hang in the tree; or its ranks alone."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            is_ours = process.environ().get(watch.MARK) == mark
-            if is_ours and (not ranks or process.cmdline()[1:4] == ["-u", "-m", TRAIN]):
-                found.append(process)
-    return found
+    found = watch.processes(mark)
+    return [process for process in found if _is_rank(process)] if ranks else found
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()[1:4] == ["-u", "-m", TRAIN]
+    return False
+
+
+def _drop_empty(words: Path) -> None:
+    """Remove the files of ranks that had nothing to say."""
+    with contextlib.suppress(OSError):
+        for file in words.iterdir():
+            if not file.stat().st_size:
+                file.unlink()
+        words.rmdir()
 
 
 def _reason(code: int, stop: list[int]) -> str:
@@ -561,7 +601,7 @@ def _conclude(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collect the signals that ask to stop; what was ignored (nohup) stays so."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -589,19 +629,23 @@ def _users_variables() -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in lines if equals}
 
 
-def _cuda_devices() -> list[int]:
-    """The numbers of the CUDA devices that CUDA_VISIBLE_DEVICES lets us use; torch is asked only if there are any."""
+def _cuda_devices() -> tuple[list[int], str]:
+    """The numbers of the CUDA devices that CUDA_VISIBLE_DEVICES lets us use, and the first one's model.
+
+    torch is asked only if there are any.
+    """
     drivers = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
     if os.environ.get("DS_ACCELERATOR") == "cpu" or not any(driver.exists() for driver in drivers):
-        return []
-    code = "import torch; print(torch.cuda.device_count())"
-    count = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        return [], ""
+    code = "import torch as t; n = t.cuda.device_count(); print(n, t.cuda.get_device_name(0) if n else '')"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    count, model = int(told.split()[0]), told.strip().partition(" ")[2]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not visible or not count:  # -1 hides all of them
-        return list(range(count))
+        return list(range(count)), model
     if not re.fullmatch(r"\d+(,\d+)*", visible):
         raise UserError(f"CUDA_VISIBLE_DEVICES={visible}: DeepSpeed needs the devices' numbers, such as 0,1")
-    return [int(number) for number in visible.split(",")][:count]
+    return [int(number) for number in visible.split(",")][:count], model
 
 
 def _slurm_hosts(variables: dict[str, str]) -> dict[str, list[int]]:

@@ -11,28 +11,36 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from dsr import watch
 from dsr.errors import UserError
-from dsr.files import whole_file, whole_folder, write_json
+from dsr.files import clean, remove, whole_file, whole_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, "Tensor"]
 
+LOCKS = (".lock", ".writer")  # of `dsr launch`, and of its rank 0
+ARITHMETIC = ("dsr", "deepspeed", "torch", "numpy")  # the packages whose versions may change a run's bits
 STATES = ("running", "finished", "failed", "stopped")
 # What a run leaves in its folder: `--force` removes these and nothing else.
 CONTENT = [
     *("experiment.json", "deepspeed.json", "plan.json", "environment.json", "status.json", "metrics.jsonl"),
     *("events.out.*", "checkpoints", "model", "report", "forecast_*.nc"),
-    *("hostfile", "deepspeed_env"),
+    *("hostfile", "deepspeed_env", "last_words"),
 ]
+PATIENCE = 60.0  # seconds for the ranks of an earlier launch to end
 
 
 class Damaged(Exception):
@@ -78,6 +86,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def last_words(self) -> Path:
+        """Where ranks that end badly leave their reason, or their stacks if they hang."""
+        return self.folder / "last_words"
+
+    @property
     def hostfile(self) -> Path:
         return self.folder / "hostfile"
 
@@ -97,8 +110,10 @@ class Run:
             status = json.loads((self.folder / "status.json").read_text())
         except FileNotFoundError:
             raise UserError(f"{self.folder}: no run here (no status.json)") from None
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'status.json'}: not JSON ({error})") from None
         if status["state"] == "running" and not self._is_held():
-            status.update(state="failed", reason="dsr launch was killed: nothing of the run is left")
+            status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
         return status
 
     def set_status(self, state: str, reason: str = "", **more: Any) -> None:
@@ -125,6 +140,24 @@ class Run:
             return False
         return False
 
+    def claim(self, patience: float = PATIENCE) -> int:
+        """Be the only rank 0 that writes here, until this process ends or closes the descriptor that it returns.
+
+        A rank of a launch that was killed may take a moment to notice it. Raises TimeoutError if it stays.
+        """
+        descriptor = os.open(self.folder / ".writer", os.O_WRONLY | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}") from None
+                time.sleep(0.1)
+            else:
+                return descriptor
+
     # metrics
 
     def log(self, **record: Any) -> None:
@@ -140,8 +173,11 @@ class Run:
         """The records of metrics.jsonl; a last line that is still being written is left out."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{self.metrics}: not lines of JSON ({error})") from None
 
     def rewind(self, update: int) -> None:
         """Drop the records of metrics.jsonl after an update: a resumed run plays those updates again."""
@@ -161,11 +197,11 @@ class Run:
         """
         self.checkpoints.mkdir(exist_ok=True)
         for left in self.checkpoints.glob(".*"):  # by a process that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
         path = self.checkpoints / name
         _write(path, tensors, {"state.json": state})
         for old in self.list_checkpoints()[:-keep]:  # out of sight first, so that none is ever seen half removed
-            shutil.rmtree(old.replace(old.with_name(f".{old.name}")))
+            remove(old.replace(old.with_name(f".{old.name}")))
         return path
 
     def list_checkpoints(self) -> list[Path]:
@@ -207,10 +243,15 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     """Make or open a run's folder and lock it until the end of the block.
 
     A folder that holds a run is refused unless `resume` (go on) or `force` (what the run left there is removed); one
-    that holds anything else always is. Raises UserError, also if another `dsr launch` has the folder.
+    that holds anything else always is. Raises UserError, also if another `dsr launch` has the folder. What is still
+    alive of a launch that was killed is ended first: on this host by its mark, elsewhere it ends by itself.
     """
     run = Run(folder)
-    is_run = (folder / "status.json").exists()
+    check_links(folder)
+    try:
+        is_run = (folder / "status.json").exists()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     if resume and not is_run:
         raise UserError(f"--resume: {folder} holds no run")
     if is_run and not (resume or force):
@@ -218,10 +259,10 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
             f"{folder} already holds a run; --resume goes on, --force replaces it, --run-dir goes elsewhere"
         )
     try:
-        if not is_run and folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        if not is_run and folder.exists() and any(path.name not in LOCKS for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run; --run-dir must name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / ".lock").open("a+")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
@@ -229,9 +270,41 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere") from None
+        lock.seek(0)
+        _end(lock.read())
+        try:
+            os.close(run.claim())
+        except TimeoutError as error:
+            raise UserError(f"{error}, on another host: end it there first") from None
+        lock.truncate(0)
+        lock.write(watch.mark(os.getpid()))
+        lock.flush()
+        clean(folder)
         if not resume:
             _clear(folder)
         yield run
+
+
+def check_links(folder: Path) -> None:
+    """Raise UserError where a link stands in a run's folder for a part of the run: we would write where it points."""
+    for path in _parts(folder):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: a run's folder must hold its own files; remove it")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """What is there of a run, its locks included."""
+    here = folder.iterdir() if folder.is_dir() else []  # glob passes over links to nothing
+    return [path for path in here if any(fnmatch(path.name, pattern) for pattern in (*CONTENT, *LOCKS))]
+
+
+def _end(mark: str) -> None:
+    """End every process on this host of the launch with this mark, if it is dead itself: else the folder is a copy."""
+    while mark and not watch.lives(mark) and (left := watch.processes(mark)):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
 
 
 def weights_sha256(parameters: Tensors) -> str:
@@ -245,21 +318,42 @@ def weights_sha256(parameters: Tensors) -> str:
     return digest.hexdigest()
 
 
-def environment(devices: str, threads: int, fingerprint: str) -> dict[str, Any]:
-    """What environment.json tells: versions, devices, threads a rank, the store's fingerprint, commit, command line."""
-    packages = ("dsr", "deepspeed", "torch", "numpy", "xarray", "zarr", "safetensors")
+def environment(devices: str, model: str, threads: int, fingerprint: str) -> dict[str, Any]:
+    """What environment.json tells: versions, devices and their model, threads a rank, the store's fingerprint, ...
+
+    "sources" is the SHA-256 over dsr's own Python files, names and bytes, in the order of their paths.
+    """
+    packages = (*ARITHMETIC, "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
+        "sources": _sources(),
         "host": platform.node(),
         "system": platform.platform(),
-        "processor": _processor(),
         "devices": devices,
+        "device": model,
         "threads": threads,
         "fingerprint": fingerprint,
         "commit": _commit(),
         "command": sys.argv,
     }
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two `environment`s and would change a run's bits, in people's words."""
+    found = []
+    if before.get("fingerprint") != after["fingerprint"]:
+        found.append("the store's content")
+    for name in ARITHMETIC:
+        old, new = before.get("packages", {}).get(name), after["packages"][name]
+        if old != new:
+            found.append(f"{name} ({old}, now {new})")
+    if before.get("sources") != after["sources"]:
+        found.append("dsr's own code")
+    for key, what in (("device", "the kind of device"), ("threads", "the number of threads")):
+        if before.get(key) != after[key]:
+            found.append(f"{what} ({before.get(key)}, now {after[key]})")
+    return found
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -292,13 +386,22 @@ def _write(path: Path, tensors: Mapping[str, Tensors], texts: dict[str, dict[str
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     tensors, texts = {}, {}
+    file = path
     try:
-        lines = (path / "SHA256SUMS").read_text().splitlines()
+        files = sorted(path.iterdir())
+        for file in [path, *files]:
+            if file.is_symlink() or not (file.is_file() or file == path):
+                raise Damaged(f"{file} is not a plain file, and is not read")
+            if file != path and file.suffix not in (".safetensors", ".json") and file.name != "SHA256SUMS":
+                raise Damaged(f"{file} is neither safetensors nor JSON, and nothing else is read")
+        file = path / "SHA256SUMS"
+        lines = file.read_text().splitlines()
         sums = {name: expected for expected, name in (line.split("  ", 1) for line in lines)}
-        for file in path.iterdir():
+        for file in files:
             if file.name == "SHA256SUMS":
                 continue
             if _sha256(file) != sums.pop(file.name, None):
@@ -307,8 +410,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
                 tensors[file.stem] = load_file(file)
             else:
                 texts[file.name] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{path} is damaged ({error})") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Damaged(f"{file} is damaged ({error})") from None
     if sums:
         raise Damaged(f"{path} is damaged ({', '.join(sums)} missing)")
     return tensors, texts
@@ -329,12 +432,9 @@ def _sync(path: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for pattern in CONTENT:
-        for path in folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    for path in _parts(folder):
+        if path.name not in LOCKS:
+            remove(path)
 
 
 def _version(package: str) -> str | None:
@@ -344,12 +444,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def _sources() -> str:
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def processor() -> str:
+    """The model of this host's CPU, and its widest vectors where Linux tells: other vectors, other sums."""
+    fields = {"model name": platform.processor(), "flags": ""}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        fields |= {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    widest = next((flag for flag in ("avx512f", "avx2") if flag in fields["flags"].split()), "")
+    return " ".join(filter(None, (fields["model name"], widest)))
 
 
 def _commit() -> str | None:

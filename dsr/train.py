@@ -39,24 +39,34 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
     run = Run(parser.parse_args().run_dir)
-    watch.start()
-    device = engine.start()
+    watch.start(run.last_words)
+    device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
+    if lead:
+        run.claim()
     try:
         train(run if lead else None, device)
     except Exception as error:
         known = isinstance(error, UserError | NotFinite)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        if lead and not _lost_a_rank(error):
-            run.set_status("failed", reason)
-        else:
+        if not (lead and not _lost_a_rank(error) and _told(run, reason)):
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
+            watch.let_the_other_end() if _lost_a_rank(error) else watch.leave(reason)
         if isinstance(error, NotFinite):
             engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
         if os.environ.get("DSR_DEBUG"):
             raise
         raise SystemExit(1) from None
     engine.finish()
+
+
+def _told(run: Run, reason: str) -> bool:
+    """Write why the run failed; False where even that cannot be written, as on a full disk."""
+    try:
+        run.set_status("failed", reason)
+    except OSError:
+        return False
+    return True
 
 
 def _lost_a_rank(error: Exception) -> bool:
@@ -122,6 +132,7 @@ def train(run: Run | None, device: torch.device) -> None:
             if totals.gradient_norm is None:  # ZeRO knows it only now
                 totals.gradient_norm = engine.gradient_norm(deepspeed)
                 check_finite(totals, update, stream, plan)
+            watch.beat()
             done = update + 1
             last = done == plan.updates or progress >= plan.sequential_updates
             journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
@@ -135,8 +146,10 @@ def train(run: Run | None, device: torch.device) -> None:
                 if skill.score < best:
                     best = skill.score
                     save_model(run, deepspeed, experiment, features, store, done, skill)
+                watch.beat()
             if done % settings.checkpoint.every == 0 or last or stopped:
                 save_checkpoint(run, deepspeed, done, best, noise, progress)
+                watch.beat()
             if last or stopped:
                 break
 
@@ -186,6 +199,7 @@ def play(
         generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
         loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
+        watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
         deepspeed.set_gradient_accumulation_boundary(slot == mine[-1])
         deepspeed.backward(share, scale_wrt_gas=False)

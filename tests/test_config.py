@@ -212,6 +212,20 @@ GROWTH = 'dsr.scaling.growth={"epochs": [2, 4]}'
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["fp16.enabled=true"], "fp16.enabled: dsr trains in float32 or bfloat16"),
+        (["torch_autocast.enabled=true"], "torch_autocast.dtype null"),
+        (["torch_autocast.enabled=true", "torch_autocast.dtype=float16"], 'torch_autocast.dtype "float16"'),
+        (["zero_optimization.stage=2", "zero_optimization.cpu_offload=true"], "zero_optimization.cpu_offload"),
+        (["bf16.enabled=true", "optimizer.params.torch_adam=false"], "torch_adam must be true with bf16"),
+    ],
+)
+def test_a_precision_or_place_that_cannot_be_saved_is_refused(overrides, message):
+    assert message in refused(None, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
         (['dsr.scaling.growth={"epochs": [4, 2]}'], "dsr.scaling.growth: the epochs must rise"),
         (['dsr.scaling.growth={"epochs": [2, 2]}'], "dsr.scaling.growth: the epochs must rise"),
         (['dsr.scaling.growth={"epochs": []}'], "dsr.scaling.growth.epochs: List should have at least 1 item"),

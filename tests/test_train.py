@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from dsr.config import validate
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream, order
-from dsr.launch import TOLERANCE
+from dsr.launch import CLOSE
 from dsr.run import Run, read_checkpoint
 from dsr.scaling import Plan
 from tests.conftest import write_tiny_store
@@ -258,8 +259,20 @@ def test_where_it_is_not_exact_another_number_of_ranks_keeps_to_the_tolerance(ru
         assert distance(runs[name, 2], runs["adam", 1]) < tolerance(name)
 
 
+def two_threads(folder: Path) -> None:
+    os.environ["OMP_NUM_THREADS"] = "2"
+    train_main(folder)
+
+
+def test_another_number_of_threads_keeps_to_the_tolerance(runs, tiny_store, tmp_path):
+    for name in ("adam", "wide"):
+        run = prepare(tmp_path / name, tiny_store, *SMALL, *CASES[name])
+        assert run_ranks(1, two_threads, run.folder, log=tmp_path / "log") == [0]
+        assert distance(run, runs[name, 1]) < tolerance(name)
+
+
 def tolerance(name: str) -> float:
-    return TOLERANCE["bf16" if "bf16" in name else "float32"]
+    return CLOSE["bf16" if "bf16" in name else "float32"]
 
 
 def distance(run: Run, other: Run) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsr.data import grid as grids
 from dsr.data.interpolate import Interpolation
-from dsr.data.store import EPOCH, Variable, with_bounds
+from dsr.data.store import EPOCH, Variable, refuse_pickle, with_bounds
 from dsr.data.units import conversion, tidy
 from dsr.errors import UserError
 
@@ -364,6 +364,7 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
     import pyproj  # noqa: F401  before eccodes: else both tear down eccodes' copy of PROJ at exit, and the process crashes
     import xarray as xr
 
+    refuse_pickle()
     options: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False, "cache": False}
     try:
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ class Variable:
     cell_methods: str = ""
     lower: float | None = None
     upper: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", self.name):
+            raise UserError(
+                f"a variable is named {self.name!r}: names become those of files, so / cannot be; rename it"
+            )
 
 
 @dataclass
@@ -185,6 +192,7 @@ class Store:
     def __init__(self, path: Path | str):
         import zarr
 
+        refuse_pickle()
         self.path = path if isinstance(path, str) and "://" in path else Path(path)
         try:
             self.group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
@@ -316,6 +324,13 @@ class Store:
             dataset = xr.open_zarr(str(self.path), group=group, consolidated=False, chunks=None, decode_times=False)
         names = [name for name in ("y", "x", "latitude", "longitude", "crs") if name in dataset.variables]
         return dataset.reset_coords()[names].set_coords(names).load()
+
+
+def refuse_pickle() -> None:
+    """Have no Zarr array decoded by pickle, whatever its metadata ask for: that would execute what a file says."""
+    from numcodecs.registry import codec_registry
+
+    codec_registry.pop("pickle", None)
 
 
 def open(path: Path | str) -> Any:

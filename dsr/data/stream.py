@@ -37,9 +37,28 @@ def order(seed: int, epoch: int, samples: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(samples)
 
 
+def training_fields(store: Store, data: Data) -> np.ndarray:
+    """(n) int64: the low samples of the training split, or of the `data.samples` of it that are to be used.
+
+    Runs stay whole, so that it is the most runs, evenly spread in time, that hold no more samples. Raises UserError
+    where the split has fewer, or a run alone holds more.
+    """
+    rows = store.samples("train")
+    if data.samples is None:
+        return rows
+    if data.samples > len(rows):
+        raise UserError(f"dsr.data.samples {data.samples}: the training split has {len(rows)}")
+    runs, run = np.unique(store.low_init_time[rows], return_inverse=True)
+    for count in range(len(runs) * data.samples // len(rows) + 1, 0, -1):
+        chosen = rows[np.isin(run, np.arange(count) * len(runs) // count)]
+        if len(chosen) <= data.samples:
+            return chosen
+    raise UserError(f"dsr.data.samples {data.samples}: a run of the training split has more, and runs stay whole")
+
+
 def training_samples(store: Store, data: Data) -> int:
-    """How many samples the training split has: its fields, or with patches the patches that they hold."""
-    fields = len(store.samples("train"))
+    """How many samples there are to train on: the training fields, or with patches the patches that they hold."""
+    fields = len(training_fields(store, data))
     if data.patch is None:
         return fields
     _origins(store.mask("train"), data.patch)
@@ -55,7 +74,7 @@ class Stream:
     def __init__(self, store: Store, features: Features, data: Data, split: str, seed: int):
         self.store, self.features, self.seed = store, features, seed
         self.patch, self.noise = (data.patch, data.noise) if split == "train" else (None, 0.0)
-        self.rows = store.samples(split)
+        self.rows = training_fields(store, data) if split == "train" else store.samples(split)
         self.inside = store.mask(split)
         if self.patch is None:
             self.count = len(self.rows)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.config import read_json
 from dsr.data import grid as grids
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
 from dsr.progress import bar
-from dsr.run import Run
+from dsr.run import Run, check_links
 from dsr.verify import metrics
 from dsr.verify.baselines import Baselines, Batch, batches
 from dsr.verify.words import FEWEST_BLOCKS, LABELS, table
@@ -40,16 +40,22 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
 
     folder = Run(run)
     network = predict.load(folder.model)
-    own = json.loads(folder.experiment.read_text())["dsr"]["data"]["store"]
+    settings = read_json(folder.experiment)["dsr"]["data"]
+    own = settings["store"]
     if not (store or own):
         raise UserError(f"{folder.experiment}: dsr.data.store is not set: give the store with --data")
     opened = Store(store or own)
     _check_fits(opened, network.features, run)
     try:
+        check_links(folder.folder)
         folder.report.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.report}: cannot be written ({error.strerror})") from None
     result, example = score(opened, network, network.features, split)
+    if some := settings.get("samples"):
+        result["notes"].append(
+            f"The network was trained on {some} samples of the training split at most; the baselines saw all of it."
+        )
     if network.description["fingerprint"] != opened.fingerprint:
         result["notes"].append(
             "This store is not the one that the network was trained on: its training split may differ."

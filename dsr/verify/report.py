@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import string
 from html import escape
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr import __version__
+from dsr.config import read_json
 from dsr.files import whole_file
-from dsr.run import Run
+from dsr.run import Run, check_links
 from dsr.verify import plots, words
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def write(run: Path, result: dict[str, Any]) -> Path:
     metrics.jsonl and is left out where there is none.
     """
     folder = Run(run)
+    check_links(folder.folder)
     folder.report.mkdir(exist_ok=True)
     with np.load(folder.report / "example.npz") as file:
         example = dict(file)
-    plan = json.loads(folder.plan.read_text()) if folder.plan.exists() else {}
+    plan = read_json(folder.plan) if folder.plan.exists() else {}
     page = _page(Path(run).resolve().name, result, example, folder.logged(), plan, folder.report)
     with whole_file(folder.report / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -157,7 +158,7 @@ def _table(result: dict[str, Any], variable: str) -> str:
         mark = " ★" if method == found["winner"] else ""
         cells_html = "".join(f"<td>{escape(cell) or '&ndash;'}</td>" for cell in cells)
         lines.append(f'<tr class="{kind}"><th>{escape(result["methods"][method])}{mark}</th>{cells_html}</tr>')
-    title = f"{found['long_name']} <code>{escape(variable)}</code>, {escape(found['units'])}"
+    title = f"{escape(found['long_name'])} <code>{escape(variable)}</code>, {escape(found['units'])}"
     return f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dsr import watch
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream
@@ -51,6 +52,7 @@ class Validation:
         for start in (starts[i] for i in mine):
             samples = np.arange(start, min(start + self.batch, count))
             rows.append(self._errors(network, samples))
+            watch.beat()
         variables = len(self.features.high)
         own = np.concatenate(rows) if rows else np.zeros((0, variables, 3))
         tensor = torch.from_numpy(own).to(device)

@@ -7,9 +7,10 @@ import zarr
 from dsr.config import Data
 from dsr.data.features import Features
 from dsr.data.store import Store
-from dsr.data.stream import Stream, order, training_samples
+from dsr.data.stream import Stream, order, training_fields, training_samples
 from dsr.errors import UserError
 from tests.conftest import write_tiny_store
+from tests.verify.stores import DAY, HOUR, make, thirds
 
 
 def stream(path, split="train", seed=5, **data):
@@ -48,6 +49,27 @@ def test_an_epoch_plays_each_sample_at_most_once_and_drops_its_tail(tiny_store):
         played = [s for (update, _), samples in one.items() if update // 3 == epoch for s in samples]
         assert len(played) == len(set(played)) == 36
         assert played == order(5, epoch, 40)[:36].tolist()
+
+
+def test_fewer_samples_are_whole_runs_spread_over_the_training_split_only(tmp_path):
+    random = np.random.default_rng(0)
+    init, lead = np.repeat(np.arange(10) * DAY, 3), np.tile([0, HOUR, 2 * HOUR], 10)
+    high = random.normal(size=(30, 1, 8, 8))
+    store = make(tmp_path / "s.zarr", high, high[..., ::4, ::4], thirds(24, 3, 3), init=init, lead=lead)
+    few, fewer = (training_fields(store, Data(samples=n)).tolist() for n in (13, 6))
+    assert few == [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]  # 4 of 8 runs, every other one: 13 holds no fifth
+    assert fewer == [0, 1, 2, 12, 13, 14] and set(fewer) < set(few)
+    assert training_fields(store, Data(samples=24)).tolist() == list(range(24))
+    source = stream(tmp_path / "s.zarr", samples=6)
+    assert source.count == training_samples(store, Data(samples=6)) == 6
+    assert np.allclose(source.read(0, np.array([3])).target, stream(tmp_path / "s.zarr").read(0, np.array([12])).target)
+    for split in ("validation", "test"):
+        assert stream(tmp_path / "s.zarr", split, samples=6).count == 3
+    assert training_samples(store, Data(samples=6, patch=4)) == 6 * 4
+    with pytest.raises(UserError, match=r"samples 25: the training split has 24"):
+        training_fields(store, Data(samples=25))
+    with pytest.raises(UserError, match="runs stay whole"):
+        training_fields(store, Data(samples=2))
 
 
 def test_beginning_in_mid_epoch_gives_the_rest_of_the_same_sequence(tiny_store):

@@ -1,0 +1,240 @@
+"""From an ablation file to its cells: every run that the study needs, planned, or the reason why it cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dsr import task
+from dsr.config import Experiment, load
+from dsr.errors import UserError
+from dsr.scaling import Plan, make_plan
+from dsr.study.ablation import SEQUENTIAL, Ablation, Arm, overrides
+from dsr.task import Task
+
+RANKS_ONLY = ("mode", "gpus", "devices", "rehearsal", "accumulation")  # of a plan: who plays, not what is computed
+
+Choice = tuple[str, str, str, int]  # (data, arm, budget, gpus)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the study. Cells of the same `key` are the same computation, and one run answers for all of them."""
+
+    data: str
+    arm: str
+    mode: str
+    budget: str
+    gpus: int
+    seed: int
+    rate: float  # the sequential learning rate, before the rule
+    name: str  # of the run's folder, if no other cell of the same key comes first
+    task: Task
+    plan: Plan | None
+    reason: str = ""  # why it cannot be
+    devices: int = 1
+
+    @property
+    def choice(self) -> Choice:
+        return self.data, self.arm, self.budget, self.gpus
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that decides the run's bits, and of nothing else; real ranks count as another run."""
+        assert self.plan is not None
+        resolved, plan = self.task.experiment.resolved(), asdict(self.plan)
+        for name in ("labels", "budget", *(["scaling"] if self.plan.rule == "none" else [])):
+            resolved["dsr"].pop(name)
+        resolved["dsr"]["data"]["store"] = self.task.fingerprint
+        resolved["exact"] = self.task.experiment.exact
+        for name in RANKS_ONLY:
+            plan.pop(name)
+        text = json.dumps([resolved, plan, self.devices], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def slots(self) -> int:
+        """Forward and backward passes of the whole run."""
+        return self.plan.updates * self.plan.slots if self.plan else 0
+
+
+class Expansion:
+    """Makes the cells of an ablation file. The stores of its data sets are opened, or simulated, at once."""
+
+    def __init__(self, ablation: Ablation, base: Path):
+        """Raises UserError, naming data set and arm, for anything that no GPU count could mend."""
+        self.ablation, self.base = ablation, base
+        self.arms = {SEQUENTIAL: Arm(label="sequential, one GPU", mode="strong"), **ablation.arms}
+        self.stores = {name: _store(found) for name, found in ablation.data.items()}
+        self.tasks: dict[tuple[str, str], Task] = {}
+        for data in ablation.data:
+            for arm in self.arms:
+                try:
+                    found = task.resolve(base, self._overrides(data, arm), self.stores[data])
+                except UserError as error:
+                    raise UserError(f"data {data}, arm {arm}: {error}") from None
+                if found.experiment.dsr.budget.epochs is None:
+                    raise UserError(f"data {data}, arm {arm}: a study's experiment needs dsr.budget.epochs")
+                self.tasks[data, arm] = found
+
+    def tuning(self) -> dict[Choice, list[Cell]]:
+        """The candidates of every choice of a rate: one sequential rate for each data set and for each arm that has
+        an optimizer of its own, and one for each batch of a retuned arm."""
+        tune = self.ablation.tune
+        found: dict[Choice, list[Cell]] = {}
+        if tune is None:
+            return found
+        for data in self.ablation.data:
+            for name, arm in self.arms.items():
+                rates = tune.rates if name == SEQUENTIAL else arm.rates
+                if rates and self._used(data, name):
+                    choice = (data, name, "epochs", 1)
+                    found[choice] = [self._cell(*choice, seed, rate) for rate in rates for seed in tune.seeds]
+            for choice, seeds in self._choices(data):
+                if seeds and (rates := self.arms[choice[1]].retune) and choice[3] > 1:
+                    cells = [self._cell(*choice, seed, rate) for rate in rates for seed in tune.seeds]
+                    found[choice] = [cell for cell in cells if cell.plan]
+        return {choice: cells for choice, cells in found.items() if cells}
+
+    def study(self, rates: dict[Choice, float]) -> list[Cell]:
+        """Every run of the study proper, the sequential ones first, with the rates that tuning chose.
+
+        A cell that cannot be comes once, with the reason, whatever its seeds.
+        """
+        cells = []
+        for data in self.ablation.data:
+            for seed in self._seeds(data):
+                cells.append(self._cell(data, SEQUENTIAL, "epochs", 1, seed, self.rate(rates, data, SEQUENTIAL)))
+            for choice, seeds in self._choices(data):
+                for seed in seeds:
+                    cells.append(self._cell(*choice, seed, self.rate(rates, *choice)))
+                    if cells[-1].plan is None:
+                        break
+        return cells
+
+    def proofs(self, rates: dict[Choice, float]) -> list[tuple[Cell, Cell]]:
+        """Pairs of runs that must end with the same bits: N real ranks, and one device that plays all of them."""
+        proof = self.ablation.proof
+        if proof is None:
+            return []
+        seed = self.ablation.seeds[0]
+        pairs = []
+        for arm in proof.arms:
+            for gpus in proof.gpus:
+                rate = self.rate(rates, proof.data, arm, "epochs", gpus)
+                real, rehearsed = (
+                    self._cell(proof.data, arm, "epochs", gpus, seed, rate, devices, proof.updates)
+                    for devices in (gpus, 1)
+                )
+                if real.plan:
+                    pairs.append((real, rehearsed))
+        return pairs
+
+    def rate(self, rates: dict[Choice, float], data: str, arm: str, budget: str = "epochs", gpus: int = 1) -> float:
+        """The rate of a cell: its own choice's, or the tuned sequential one, or (not tuned) as the file has it."""
+        own = (data, arm, budget, gpus) if self.arms[arm].retune else (data, arm, "epochs", 1)
+        written = self.tasks[data, arm].experiment.deepspeed["optimizer"]["params"]["lr"]
+        return rates.get(own, rates.get((data, SEQUENTIAL, "epochs", 1), written))
+
+    def _choices(self, data: str) -> Iterable[tuple[Choice, list[int]]]:
+        """Every (data, arm, budget, gpus) of the study, with its seeds."""
+        about = self.ablation.data[data]
+        for budget, limits in (about.budgets or self.ablation.budgets).items():
+            for name, arm in self.ablation.arms.items():
+                for gpus in about.gpus or self.ablation.gpus:
+                    parts = (limits, arm)
+                    seeds = [
+                        seed
+                        for seed in self.ablation.seeds
+                        if all(part.allow(arm=name, budget=budget, gpus=gpus, seed=seed) for part in parts)
+                    ]
+                    if seeds:
+                        yield (data, name, budget, gpus), seeds
+
+    def _seeds(self, data: str) -> list[int]:
+        """The sequential runs' seeds: all that any arm is compared with."""
+        wanted = {seed for _, seeds in self._choices(data) for seed in seeds}
+        return [seed for seed in self.ablation.seeds if seed in wanted]
+
+    def _used(self, data: str, arm: str) -> bool:
+        return arm == SEQUENTIAL or any(choice[1] == arm for choice, _ in self._choices(data))
+
+    def _cell(
+        self,
+        data: str,
+        arm: str,
+        budget: str,
+        gpus: int,
+        seed: int,
+        rate: float,
+        devices: int = 1,
+        updates: int | None = None,
+    ) -> Cell:
+        """One cell. `updates` shortens it to a proof."""
+        found = self.tasks[data, arm]
+        name = f"{data}-{arm}" if arm == SEQUENTIAL else f"{data}-{arm}-{gpus}-{budget}"
+        name = f"{name}-rate{rate:g}-seed{seed}"
+        labels = json.dumps({"data": data, "arm": arm, "budget": budget})
+        changes = [f"optimizer.params.lr={rate}", f"dsr.seed={seed}", f"dsr.labels={labels}"]
+        sequential = make_plan(found.experiment, mode="sequential", gpus=1, samples=found.samples, available=1)
+        if updates:
+            name = f"{name}-proof-{devices}"
+            changes += [f"dsr.budget.updates={updates}", f"dsr.validation.every={updates}"]
+        elif budget == "updates" and self.arms[arm].mode == "weak" and gpus > 1:  # else it is the same as epochs
+            every = found.experiment.dsr.validation.every or sequential.updates_per_epoch
+            changes += [f"dsr.budget.updates={sequential.updates}", f"dsr.validation.every={every}"]
+        experiment = load(self.base, self._overrides(data, arm, *changes))
+        own = Task(experiment, found.store, found.samples, found.fingerprint)
+        mode = SEQUENTIAL if arm == SEQUENTIAL else self.arms[arm].mode
+        try:
+            plan, reason = _plan(experiment, mode, gpus, own.samples, devices), ""
+        except UserError as error:
+            plan, reason = None, str(error)
+        return Cell(data, arm, mode, budget, gpus, seed, rate, name, own, plan, reason, devices)
+
+    def _overrides(self, data: str, arm: str, *more: str) -> tuple[str, ...]:
+        changes = (*overrides(self.ablation.data[data].changes), *overrides(self.arms[arm].changes))
+        if micro := self.arms[arm].micro_batch:
+            written = load(self.base, changes)
+            batch = written.micro_batch * written.accumulation
+            if batch % micro:
+                raise UserError(f"micro_batch {micro} does not divide the batch of {batch}")
+            sizes = {"train_micro_batch_size_per_gpu": micro, "gradient_accumulation_steps": batch // micro}
+            changes += (*overrides(sizes),)
+        return (*changes, *more)
+
+
+def choose(candidates: list[Cell], scores: dict[str, float]) -> float:
+    """The rate with the best mean validation score over the tuning seeds; one that ever diverged has none.
+
+    `scores` holds a number for each cell's key, infinite where the run diverged. Where all did, it is the lowest rate.
+    """
+    means: dict[float, float] = {}
+    for rate in sorted({cell.rate for cell in candidates}):
+        found = [scores[cell.key] for cell in candidates if cell.rate == rate]
+        means[rate] = sum(found) / len(found)
+    return min(means, key=lambda rate: means[rate])
+
+
+def distinct(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """The runs behind the cells that can be: by key, the first cell of each."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.plan:
+            found.setdefault(cell.key, cell)
+    return found
+
+
+def _plan(experiment: Experiment, mode: str, gpus: int, samples: int, devices: int) -> Plan:
+    return make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=devices, devices=devices)
+
+
+def _store(data: Any) -> str:
+    from dsr.data.simulate import builtin
+
+    return data.store if data.store else str(builtin(data.simulate))

@@ -1,0 +1,253 @@
+"""A study's report: one HTML page that stands alone, and the CSV behind each of its pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import string
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsr import __version__
+from dsr.files import whole_file, write_csv
+from dsr.study import plots, words
+from dsr.study.ablation import SEQUENTIAL
+from dsr.study.show import duration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GROUP = ("data", "budget", "arm", "gpus")
+TABLES = {  # the columns of each picture's CSV, from the study's groups
+    "skill": ("effective_batch", "share", "learning_rate", "updates", "warmup_updates", "runs", "diverged",
+              "diverged_interval", "skill", "skill_interval", "difference", "difference_interval", "reason"),
+    "noise": ("effective_batch", "noise_scale"),
+    "target": ("effective_batch", "reached_target", "runs", "updates_to_target", "samples_to_target", "slot_seconds",
+               "predicted_update_seconds", "predicted_seconds_to_target"),
+}  # fmt: skip
+
+
+def write(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> Path:
+    """Write FOLDER/report/index.html, whole or not at all, and the tables; returns the page's path.
+
+    `result` is what study.json holds, `rows` what cells.csv does, and `curves` a line for each validation.
+    """
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    for name, columns in TABLES.items():
+        write_csv(report / f"{name}.csv", [_flat(group, (*GROUP, *columns)) for group in result["groups"]])
+    speeds = speed_ups(result)
+    write_csv(report / "curves.csv", curves)
+    write_csv(report / "speedup.csv", speeds)
+    template = string.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    page = template.substitute(
+        title=escape(result["title"]), body="\n".join(_body(result, rows, curves, speeds)), version=__version__
+    )
+    with whole_file(report / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return report / "index.html"
+
+
+def speed_ups(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Samples per second on N GPUs relative to one: predicted for every cell, measured where ranks were real.
+
+    A proof's two runs do the same work on N ranks and on one device, so their times' ratio is the speed-up; it counts
+    where every rank had a core of its own.
+    """
+    lines = []
+    for group in result["groups"]:
+        update, slot = group.get("predicted_update_seconds"), group.get("slot_seconds")
+        if update and slot and group["arm"] != SEQUENTIAL and group["budget"] == "epochs":
+            gain = group["slots"] * slot / update
+            lines.append({**{key: group[key] for key in ("data", "arm", "gpus")}, "how": "predicted",
+                          "speed_up": gain, "efficiency": gain / group["gpus"]})  # fmt: skip
+    for proof in result["proofs"]:
+        if proof["timed"] and all(proof["update_seconds"]):
+            real, alone = proof["update_seconds"]
+            lines.append({**{key: proof[key] for key in ("data", "arm", "gpus")}, "how": "measured",
+                          "speed_up": alone / real, "efficiency": alone / real / proof["gpus"]})  # fmt: skip
+    return lines
+
+
+def _body(
+    result: dict[str, Any], rows: list[dict[str, Any]], curves: list[dict[str, Any]], speeds: list[dict[str, Any]]
+) -> list[str]:
+    first = next(iter(result["data"]))
+    timed = next((proof["data"] for proof in result["proofs"]), first)
+    return [
+        _header(result),
+        "<section><h2>What more GPUs do to the result</h2>",
+        _answer(result),
+        "</section><section><h2>At a glance</h2>",
+        *(_verdicts(result, data) for data in result["data"]),
+        _key(),
+        _list(words.details(result)),
+        "</section><section><h2>What the words mean</h2>",
+        _list(words.definitions(result)),
+        "</section><section><h2>Skill against GPUs</h2>",
+        *(
+            _picture(
+                plots.skill(result, data),
+                f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black: "
+                "the sequential runs' mean; grey: the interval that means the same.",
+                "skill.csv",
+            )
+            for data, about in result["data"].items()
+        ),
+        _picture(
+            plots.share(result),
+            "How much skill is lost by the share of the training set that one update takes, for data sets of different "
+            "size. The same share of a larger set leaves more updates in an epoch.",
+            "skill.csv",
+        ),
+        "</section><section><h2>Learning curves</h2>",
+        _picture(
+            plots.curves(result, curves),
+            "Skill on validation data at the largest GPU count. Left against the samples really seen, right against "
+            "updates. Lines are medians of the seeds, bands span them; below the dashed line interpolation is better. "
+            "Strong scaling lies on the sequential curve wherever it is possible.",
+            "curves.csv",
+        ),
+        "</section><section><h2>Gradient noise scale</h2>",
+        _picture(
+            plots.noise(result),
+            "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162), the run's last average, against the "
+            "effective batch. Above the dashed line, where it is larger than the batch, a larger batch still averages "
+            "out noise; below, it hardly does.",
+            "noise.csv",
+        )
+        or "<p>No run logged a noise scale (it needs two slots or more in an update).</p>",
+        "</section><section><h2>Time to the target</h2>",
+        _picture(
+            plots.target(result),
+            "Predicted, not measured: updates to the target (median of the seeds that reached it) x the predicted time "
+            f"of an update on N GPUs: slots / N x the time of a slot measured here, and {_wires(result)}. A cross at "
+            "the top means that no seed reached the target.",
+            "target.csv",
+        )
+        or "<p>No run reached the target.</p>",
+        "</section><section><h2>Speed-up and efficiency</h2>",
+        _picture(
+            plots.speedup(result, [line for line in speeds if line["data"] == timed]),
+            f"{result['data'][timed]['label']}. Samples per second relative to one GPU. Lines are predicted as "
+            f"in the section above; framed markers are measured, with a core of its own for each of at most "
+            f"{result['cores']} real ranks.",
+            "speedup.csv",
+        )
+        or "<p>Nothing was timed.</p>",
+        "</section><section><h2>How the rates were tuned</h2>",
+        "<p>Scores are RMSE on the validation split in units of the residual's standard deviation: the lower the "
+        "better. The test split took no part.</p>",
+        _list(words.tuning(result)),
+        "</section><section><h2>What was run once, and what proves it</h2>",
+        _list(words.shared(result)),
+        _impossible(result),
+        "</section>",
+        *_failed(rows),
+        '<section><h2>All runs</h2><p>Every run is a line of <a href="../cells.csv">cells.csv</a>; definitions, '
+        'intervals and proofs are in <a href="../study.json">study.json</a>. <code>tensorboard --logdir</code> on the '
+        "study's folder compares the runs.</p></section>",
+    ]
+
+
+def _answer(result: dict[str, Any]) -> str:
+    parts = (f"<strong>{escape(about)}</strong>: {escape(text)}" for about, text in words.answer(result))
+    return f'<p class="verdict">{" ".join(parts)}</p>'
+
+
+def _header(result: dict[str, Any]) -> str:
+    seeds = max((group["runs"] for group in result["groups"]), default=0)
+    facts = f"{result['runs']} runs, {seeds} seeds, {duration(result['run_seconds'])} of one core · {result['file']}"
+    return f'<header><p class="kind">Scaling study</p><h1>{escape(result["title"])}</h1><p>{escape(facts)}</p></header>'
+
+
+def _verdicts(result: dict[str, Any], data: str) -> str:
+    """Arms against GPU counts, for each budget: mean skill and what it means against one GPU."""
+    about, tables = result["data"][data], []
+    groups = [g for g in result["groups"] if g["data"] == data and g["arm"] != SEQUENTIAL]
+    for budget, title in plots.BUDGETS.items():
+        own = [g for g in groups if g["budget"] == budget]
+        if not own:
+            continue
+        counts = sorted({g["gpus"] for g in own})
+        head = "".join(f"<th>{count}</th>" for count in counts)
+        lines = []
+        for arm in dict.fromkeys(g["arm"] for g in own):
+            by_count = {g["gpus"]: g for g in own if g["arm"] == arm}
+            cells = "".join(_verdict(by_count.get(count)) for count in counts)
+            lines.append(f"<tr><th>{escape(result['arms'][arm])}</th>{cells}</tr>")
+        mean = sum(about["sequential_skill"]) / len(about["sequential_skill"]) if about["sequential_skill"] else None
+        beside = "" if mean is None else f"; one GPU: {mean:.3f}"
+        caption = f"{about['label']}, {title}: skill by GPUs{beside}"
+        tables.append(
+            f"<table class=glance><caption>{escape(caption)}</caption><thead><tr><th>GPUs</th>{head}</tr></thead>"
+            f"<tbody>{''.join(lines)}</tbody></table>"
+        )
+    return "".join(tables)
+
+
+def _verdict(group: dict[str, Any] | None) -> str:
+    if group is None:
+        return "<td></td>"
+    return f'<td class="{words.verdict(group)}">{escape(words.entry(group))}</td>'
+
+
+def _key() -> str:
+    parts = (f'<span class="{kind}">{symbol}</span> {escape(text)}' for kind, (symbol, text) in words.SYMBOLS.items())
+    return f'<p class="key">{"; ".join(parts)}. Empty: not part of this study.</p>'
+
+
+def _wires(result: dict[str, Any]) -> str:
+    wires = result["wires"]
+    return f"the exchange of gradients over a network of {wires['latency_us']:g} µs and {wires['gbit_per_s']:g} Gbit/s"
+
+
+def _impossible(result: dict[str, Any]) -> str:
+    reasons = [
+        f"{result['data'][g['data']]['label']}, {result['arms'][g['arm']]} at {g['gpus']} GPUs: {g['reason']}."
+        for g in result["groups"]
+        if "reason" in g
+    ]
+    return f"<h3>What cannot be</h3>{_list(dict.fromkeys(reasons))}" if reasons else ""
+
+
+def _failed(rows: list[dict[str, Any]]) -> list[str]:
+    """Runs that failed for another reason than divergence: the report must not hide that they are missing."""
+    failed = [
+        row for row in rows if row["outcome"] not in ("same", "better", "worse", "diverged", "impossible", "unknown")
+    ]
+    if not failed:
+        return []
+    lines = [f"{row['run']}: {row['outcome']}, {row['reason']}" for row in failed]
+    return [f"<section><h2>Runs that failed for a reason of their own</h2>{_list(lines)}</section>"]
+
+
+def _list(lines: Any) -> str:
+    return '<ul class="notes">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _picture(drawn: Figure | None, caption: str, table: str) -> str:
+    """The picture inside the page, as SVG; nothing where there is nothing to draw."""
+    if drawn is None:
+        return ""
+    with io.BytesIO() as file:
+        drawn.savefig(file, format="svg")
+        data = base64.b64encode(file.getvalue()).decode()
+    text = escape(caption)
+    return (
+        f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}">'
+        f'<figcaption>{text} <a href="{table}">{table}</a></figcaption></figure>'
+    )
+
+
+def _flat(group: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    """The columns of a group, an interval as two."""
+    line = {}
+    for column in columns:
+        value = group.get(column)
+        if column.endswith("_interval"):
+            line[f"{column}_low"], line[f"{column}_high"] = value or (None, None)
+        else:
+            line[column] = value
+    return line

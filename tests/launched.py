@@ -1,0 +1,94 @@
+"""`dsr launch` as a process of its own, with the real deepspeed launcher and real ranks, for tests that hurt it."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dsr import watch
+from dsr.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+class Launched:
+    """`dsr launch CONFIG --run-dir FOLDER ...` in a session of its own; use as a context manager: nothing outlives it.
+
+    `code` takes the place of `-m dsr` for a launch that a test has changed, `before` runs in the child before it
+    starts, and `path` is where Python looks first.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: Any, code: str = "", before: Callable[[], None] = lambda: None, path: str = ""
+    ):
+        self.run = Run(folder)
+        self.begun = time.time()
+        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115  (closed at the end)
+        start = ["-c", code] if code else ["-m", "dsr"]
+        line = [sys.executable, *start, "launch", *map(str, arguments), "--run-dir", str(folder)]
+
+        def prepare() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
+            before()
+
+        environment = {**os.environ, "PYTHONPATH": f"{path}:{ROOT}"}
+        self.process = subprocess.Popen(
+            line, cwd=ROOT, env=environment, stderr=self.errors, start_new_session=True, preexec_fn=prepare
+        )
+        self.mark = watch.mark(self.process.pid)
+
+    def __enter__(self) -> "Launched":
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        for process in watch.processes(self.mark):
+            process.kill()
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+    def members(self) -> dict[str, list[int]]:
+        """The pids of this launch's living processes: "ranks" (in their order), "inner launcher", "runner"."""
+        found: dict[str, list[tuple[int, int]]] = {"ranks": [], "inner launcher": [], "runner": []}
+        for process in watch.processes(self.mark):
+            try:
+                line, rank = process.cmdline(), int(process.environ().get("RANK", "0"))
+            except psutil.Error:
+                continue
+            if line[1:3] == ["-u", "-m"] and "deepspeed" not in line[3]:
+                found["ranks"].append((rank, process.pid))
+            elif "deepspeed.launcher.launch" in line:
+                found["inner launcher"].append((rank, process.pid))
+            elif "deepspeed.launcher.runner" in line:
+                found["runner"].append((rank, process.pid))
+        return {what: [pid for _, pid in sorted(pids)] for what, pids in found.items()}
+
+    def pid(self, what: str) -> int:
+        """The pid of "dsr launch", "runner", "inner launcher" or the last "rank"."""
+        if what == "dsr launch":
+            return self.process.pid
+        return self.members()["ranks" if what == "rank" else what][-1]
+
+    def wait_for_updates(self, more: int, seconds: float = 120) -> None:
+        """Wait until it has logged some updates, and so saved a checkpoint where that is done in each."""
+        deadline = time.monotonic() + seconds
+        while sum(line["time"] > self.begun for line in self.run.logged() if "time" in line) < more:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+
+    def end(self, seconds: float = 60) -> int:
+        """Wait for the end: the exit code. No process of it may be left then."""
+        code = self.process.wait(seconds)
+        assert watch.processes(self.mark) == [], self.said()
+        return code
+
+    def said(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()

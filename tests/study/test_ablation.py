@@ -1,0 +1,182 @@
+"""The ablation file: what is refused and how it is said, --quick, and the cells that it asks for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dsr.config import shipped
+from dsr.errors import UserError
+from dsr.study import ablation as files
+from dsr.study.cells import Expansion, choose, distinct
+from dsr.study.conduct import ablate
+
+BASE = {
+    "train_micro_batch_size_per_gpu": 1,
+    "gradient_accumulation_steps": 4,
+    "optimizer": {"type": "Adam", "params": {"lr": 0.004, "adam_w_mode": False}},
+    "dsr": {
+        "budget": {"epochs": 2},
+        "model": {"name": "deepdownscale", "width": 4, "blocks": 1},
+        "scaling": {"rule": "none"},
+        "log": {"every": 1},
+    },
+}
+
+
+def linear(**more):
+    return {"label": "weak, linear", "mode": "weak", "changes": ["dsr.scaling.rule=linear"], **more}
+
+
+def study(folder: Path, store: Path, **changes):
+    """An ablation file on the tiny store (40 training samples, 4 slots, so 10 updates an epoch)."""
+    (folder / "base.json").write_text(json.dumps(BASE))
+    values = {
+        "title": "A tiny study",
+        "base": "base.json",
+        "data": {"tiny": {"label": "tiny data", "store": str(store)}},
+        "arms": {
+            "strong": {"label": "strong", "mode": "strong"},
+            "none": {"label": "weak, rate kept", "mode": "weak"},
+            "linear": linear(),
+        },
+        "gpus": [1, 2, 3, 4],
+        "seeds": [1, 2],
+        **changes,
+    }
+    path = folder / "study.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def expand(path, quick=False):
+    return Expansion(*files.read(path, quick=quick))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": [1, 2]}, "unknown key sedes; did you mean seeds"),
+        ({"data": {"a": {"label": "A", "simulate": {"sise": 24}}}}, "simulate.sise; did you mean size"),
+        ({"data": {"a": {"label": "A"}}}, "data.a: give either store or simulate"),
+        ({"arms": {"linear": linear(mode="week")}}, "arms.linear.mode"),
+        ({"arms": {"linear": linear(retune=[0.1])}}, "arms.linear: rates and retune need the section tune"),
+        ({"arms": {"sequential": linear()}}, "sequential is always there"),
+        ({"arms": {"../up": linear()}}, r"arms.../up"),
+        ({"seeds": [1]}, "seeds"),
+        ({"budgets": {"updates": {"arms": ["linaer"]}}}, "budgets.updates.arms: linaer is not one of"),
+        ({"proof": {"data": "tyni", "arms": ["strong"], "gpus": [2], "updates": 4}}, "proof.data: tyni is not one of"),
+        ({"arms": {"linear": linear(changes=["dsr.modle.width=4"])}}, "data tiny, arm linear: .*modle.*did you mean"),
+        ({"arms": {"linear": linear(micro_batch=3)}}, "micro_batch 3 does not divide the batch of 4"),
+        ({"arms": {"linear": linear(changes=["dsr.budget.updates=9"])}}, "needs dsr.budget.epochs"),
+    ],
+)
+def test_what_is_wrong_in_any_cell_is_said_before_anything_starts(tmp_path, tiny_store, changes, message):
+    path = study(tmp_path, tiny_store, **changes)
+    with pytest.raises(UserError, match=message):
+        ablate(path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_quick_is_a_merge_patch(tmp_path, tiny_store):
+    quick = {"seeds": [3, 4], "arms": {"linear": None, "none": {"label": "kept"}}}
+    found, _ = files.read(study(tmp_path, tiny_store, quick=quick), quick=True)
+    assert found.seeds == [3, 4] and list(found.arms) == ["strong", "none"]
+    assert (found.arms["none"].label, found.arms["none"].mode) == ("kept", "weak")
+    with pytest.raises(UserError, match="no section quick"):
+        files.read(study(tmp_path, tiny_store), quick=True)
+
+
+def test_cells_of_the_same_computation_share_a_run(tmp_path, tiny_store):
+    cells = expand(study(tmp_path, tiny_store, budgets={"epochs": {}, "updates": {}})).study({})
+    of = {(c.arm, c.gpus, c.budget, c.seed): c for c in cells}
+    sequential = of["sequential", 1, "epochs", 1]
+    same = [("strong", 1), ("strong", 2), ("strong", 4), ("none", 1), ("linear", 1)]
+    for arm, gpus in same:
+        for budget in ("epochs", "updates"):
+            assert of[arm, gpus, budget, 1].key == sequential.key
+            assert of[arm, gpus, budget, 2].key != sequential.key
+    others = [("none", 2), ("linear", 2), ("none", 4), ("linear", 4)]
+    keys = {of[arm, gpus, budget, 1].key for arm, gpus in others for budget in ("epochs", "updates")}
+    assert len(keys) == 8 and sequential.key not in keys
+    runs = distinct(cells)
+    assert runs[sequential.key].name == "tiny-sequential-rate0.004-seed1"
+    assert len(runs) == 2 * (1 + 2 * 3 * 2)  # seeds x (sequential, and two arms at 2, 3 and 4 GPUs with each budget)
+    assert len({cell.name for cell in runs.values()}) == len(runs)
+
+
+def test_budgets_are_equal_samples_or_equal_updates(tmp_path, tiny_store):
+    cells = expand(study(tmp_path, tiny_store, budgets={"epochs": {}, "updates": {}})).study({})
+    plans = {(c.arm, c.gpus, c.budget): c.plan for c in cells if c.plan}
+    assert plans["sequential", 1, "epochs"].updates == 20
+    assert (plans["linear", 4, "epochs"].updates, plans["linear", 4, "updates"].updates) == (4, 20)
+    assert plans["strong", 4, "updates"].updates == 20
+    every = next(c for c in cells if c.choice == ("tiny", "linear", "updates", 4)).task.experiment.dsr.validation.every
+    assert every == 10  # as often as the sequential run, whose epoch has 10 updates
+
+
+def test_a_cell_that_cannot_be_stands_there_once_with_its_reason(tmp_path, tiny_store):
+    cells = expand(study(tmp_path, tiny_store, gpus=[3, 16])).study({})
+    lost = {(c.arm, c.gpus): c.reason for c in cells if not c.plan}
+    assert "3 GPUs do not divide the 4 slots" in lost["strong", 3]
+    assert "effective batch of 64 samples is larger than the training set of 40" in lost["linear", 16]
+    assert sum(not c.plan for c in cells) == len(lost) == 4
+
+
+def test_limits_leave_cells_out(tmp_path, tiny_store):
+    arms = {"a": linear(gpus=[2]), "b": linear(label="weak", changes=[], seeds=[2])}
+    path = study(tmp_path, tiny_store, arms=arms, budgets={"epochs": {}, "updates": {"arms": ["b"], "gpus": [4]}})
+    found = {(c.arm, c.gpus, c.budget, c.seed) for c in expand(path).study({}) if c.arm != "sequential"}
+    b = {("b", gpus, "epochs", 2) for gpus in (1, 2, 3, 4)} | {("b", 4, "updates", 2)}
+    assert found == {("a", 2, "epochs", 1), ("a", 2, "epochs", 2)} | b
+
+
+def test_an_arm_s_micro_batch_keeps_the_batch(tmp_path, tiny_store):
+    cells = expand(study(tmp_path, tiny_store, arms={"a": linear(micro_batch=2)})).study({})
+    plan = next(c.plan for c in cells if c.choice == ("tiny", "a", "epochs", 2))
+    assert (plan.micro_batch, plan.slots, plan.effective_batch) == (2, 4, 8)
+
+
+def test_rates_are_tuned_for_each_optimizer_and_each_batch_that_asks_for_it(tmp_path, tiny_store):
+    sgd = {"optimizer": {"type": "SGD", "params": {"lr": 1.0}}}
+    arms = {
+        "none": {"label": "weak", "mode": "weak"},
+        "sgd": linear(changes=sgd, rates=[0.1, 1.0]),
+        "retuned": {"label": "retuned", "mode": "weak", "retune": [0.002, 0.008]},
+    }
+    path = study(tmp_path, tiny_store, arms=arms, gpus=[1, 2], tune={"rates": [0.001, 0.004], "seeds": [1, 2]})
+    expansion = expand(path)
+    tuning = expansion.tuning()
+    sequential, own, again = (
+        ("tiny", "sequential", "epochs", 1),
+        ("tiny", "sgd", "epochs", 1),
+        ("tiny", "retuned", "epochs", 2),
+    )
+    assert list(tuning) == [sequential, own, again]
+    assert [(cell.rate, cell.seed) for cell in tuning[own]] == [(0.1, 1), (0.1, 2), (1.0, 1), (1.0, 2)]
+    rates = {sequential: 0.001, own: 1.0, again: 0.008}
+    cells = expansion.study(rates)
+    got = {(c.arm, c.gpus): c.rate for c in cells}
+    expected = {("sequential", 1): 0.001, ("none", 1): 0.001, ("none", 2): 0.001, ("sgd", 1): 1.0, ("sgd", 2): 1.0}
+    assert got == {**expected, ("retuned", 1): 0.001, ("retuned", 2): 0.008}
+    assert {c.key for c in tuning[again]} & {c.key for c in cells if c.arm == "retuned"}  # a candidate is a cell
+
+
+def test_the_best_mean_score_wins_and_a_rate_that_diverges_cannot(tmp_path, tiny_store):
+    tune = {"rates": [0.001, 0.002, 0.004], "seeds": [1, 2]}
+    candidates = expand(study(tmp_path, tiny_store, tune=tune)).tuning()["tiny", "sequential", "epochs", 1]
+    numbers = dict(zip((c.key for c in candidates), [0.5, 0.7, 0.4, 0.6, 0.1, float("inf")], strict=True))
+    assert choose(candidates, numbers) == 0.002
+    assert choose(candidates, dict.fromkeys(numbers, float("inf"))) == 0.001
+
+
+def test_the_shipped_study_asks_for_what_it_should(tmp_path):
+    """Read it only: its stores are not here."""
+    path = shipped("ablations/strong_vs_weak.json")
+    found, base = files.read(path)
+    assert base.exists() and len(found.seeds) >= 5 and found.gpus == [1, 2, 4, 8, 16, 32]
+    assert set(found.budgets) == {"epochs", "updates"}
+    assert {arm.mode for arm in found.arms.values()} == {"strong", "weak"}
+    assert sorted({data.simulate.train for data in found.data.values() if data.simulate}) == [432]
+    quick, _ = files.read(path, quick=True)
+    assert set(quick.arms) < set(found.arms)
