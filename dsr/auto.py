@@ -95,12 +95,6 @@ def read(run: Run, plan: Plan) -> Measured:
     )
 
 
-def recorded(auto: dict[str, Any]) -> Measured:
-    """The measurement that a plan's `auto` holds."""
-    values = auto["measured"]
-    return Measured(**{**values, "wires": Wires(**values["wires"])})
-
-
 # the choice
 
 
@@ -198,10 +192,10 @@ def _batch(experiment: Experiment, plan: Plan, measured: Measured) -> str:
     if noise < own:
         return f"the config's own, which never shrinks, since the noise scale grows in training; {scale}"
     if 2 * own <= min(noise, plan.samples):
-        return f"the config's own, as twice as many samples an update would not pay here; {scale}"
+        return f"the config's own, since twice as much would not pay here; {scale}"
     if 2 * own > plan.samples:
-        return f"the config's own, as twice as much is more than the training set; {scale}"
-    return f"the config's own, as twice as much is more than the noise supports; {scale}"
+        return f"the config's own, since twice as much is more than the training set; {scale}"
+    return f"the config's own, since twice as much is more than the noise supports; {scale}"
 
 
 def intention(plan: Plan, place: Path) -> str:

@@ -360,7 +360,7 @@ def _choose(
 
 
 def _probe_folder(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.probe")
+    return folder.absolute().with_name(f".{folder.absolute().name}.probe")
 
 
 def _chosen(run: Run, most: int) -> dict[str, Any]:

@@ -31,6 +31,12 @@ def measured(noise, wires=FREE, slots=4, interval=None):
     return Measured(25, 100, noise, interval, wires=wires, wires_timed=False, **times)
 
 
+def recorded(record):
+    """The measurement that plan.json holds."""
+    values = record["measured"]
+    return Measured(**{**values, "wires": Wires(**values["wires"])})
+
+
 def chosen(noise, most, wires=FREE, samples=1000, slots=4, micro=1):
     found = choose(experiment(slots, micro), measured(noise, wires, slots), samples, most)
     return found.slots, found.gpus
@@ -122,9 +128,9 @@ def plan_of(noise, most, samples=1000, **options):
 
 def test_the_same_numbers_give_the_same_choice_again():
     plan, _, record = plan_of(17, 16)
-    again = choose(experiment(), auto.recorded(record), 1000, 16)
+    again = choose(experiment(), recorded(record), 1000, 16)
     assert (again.slots, again.gpus) == (plan.slots, plan.gpus) == (16, 16)
-    assert auto.record(again, auto.recorded(record)) == record
+    assert auto.record(again, recorded(record)) == record
 
 
 def test_three_lines_say_why():
@@ -179,7 +185,7 @@ def test_a_launch_probes_chooses_and_goes_on_as_strong_scaling(config, tiny_stor
     assert run.status()["state"] == "finished"
     values = json.loads(run.plan.read_text())
     plan = Plan(**values)
-    numbers = auto.recorded(plan.auto)
+    numbers = recorded(plan.auto)
     assert numbers.updates == 25 and numbers.ranks == 2 and numbers.wires_timed and numbers.wires.latency_us > 0
     assert numbers.noise_scale is not None or numbers.noise_interval is not None
     again = choose(experiment(), numbers, plan.samples, 4)
