@@ -196,12 +196,7 @@ def test_a_launch_probes_chooses_and_goes_on_as_strong_scaling(config, tiny_stor
     assert "probe" not in json.dumps(json.loads(run.experiment.read_text()))
 
     # the same plan on one rank ends with the same bits
-    one = Run(tmp_path / "one")
-    one.folder.mkdir()
-    one.experiment.write_text(run.experiment.read_text())
-    one.plan.write_text(json.dumps({**values, "devices": 1}))
-    one.set_status("running")
-    assert run_ranks(1, train_main, one.folder, log=tmp_path / "log") == [0], (tmp_path / "log").read_text()
+    one = play(tmp_path / "one", json.loads(run.experiment.read_text()), {**values, "devices": 1})
     assert one.status()["weights_sha256"] == run.status()["weights_sha256"]
 
     # resumed, with or without the config, it is the same plan, and nothing is measured again
@@ -214,6 +209,33 @@ def test_a_launch_probes_chooses_and_goes_on_as_strong_scaling(config, tiny_stor
         start(config, tiny_store, run.folder)
     with pytest.raises(UserError, match="mode"):
         start(config, tiny_store, run.folder, resume=True, mode="strong")
+
+
+def play(folder, given, plan):
+    """A plan on as many real ranks as it has devices, as `dsr launch` starts it."""
+    run = Run(folder)
+    folder.mkdir()
+    run.experiment.write_text(json.dumps(given))
+    run.plan.write_text(json.dumps(plan))
+    run.set_status("running")
+    log = folder.parent / f"{folder.name}.log"
+    codes = run_ranks(plan["devices"], train_main, folder, log=log)
+    assert codes == [0] * plan["devices"], log.read_text()
+    return run
+
+
+def test_a_batch_that_grew_trains_as_planned_on_any_ranks(tmp_path, tiny_store):
+    model, log = {"name": "deepdownscale", "width": 4, "blocks": 1}, {"every": 1}
+    given = experiment(budget={"updates": 12}, model=model, log=log, data={"store": str(tiny_store)})
+    record = {"slots": 8, "noise_scale": 9.0}
+    plans = [make_plan(given, mode="auto", gpus=4, samples=40, available=n, auto=record) for n in (1, 2)]
+    runs = [play(tmp_path / f"{p.devices}", given.resolved(), asdict(p)) for p in plans]
+    assert len({run.status()["weights_sha256"] for run in runs}) == 1
+    # an update of 8 is worth (1 + 9/4) / (1 + 9/8) = 1.53 of 4: 12 / 1.53 = 7.8 updates
+    lines = [line for line in runs[1].logged() if "loss" in line]
+    assert [line["update"] for line in lines] == list(range(1, 9))
+    assert {line["effective_batch"] for line in lines} == {8}
+    assert [line["learning_rate"] for line in lines] == [pytest.approx(0.002 * (3.25 / 2.125) ** 0.5)] * 8
 
 
 def test_a_probe_that_fails_leaves_no_run(config, tiny_store, tmp_path, capfd):
