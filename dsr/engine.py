@@ -108,6 +108,8 @@ class ExactReduction:
 
     def __init__(self, engine: Any, parameters: list[torch.nn.Parameter], slots: int, clipping: float):
         self.engine, self.clipping, self.parameters = engine, clipping, parameters
+        # in float32 autograd adds the second of a pair of slots to the first as the tree would, and in place
+        self.pairs = all(parameter.dtype == torch.float32 for parameter in parameters)
         self.buckets: list[list[torch.nn.Parameter]] = [[]]
         for parameter in reversed(parameters):
             if sum(p.numel() for p in self.buckets[-1]) >= BUCKET:
@@ -117,32 +119,31 @@ class ExactReduction:
         for number, bucket in enumerate(self.buckets[:-1]):
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._is_ready(number))
-        self._begin()
 
     def resize(self, slots: int) -> None:
         """From the next update on an update has so many slots."""
         sizes = [[p.numel() for p in bucket] for bucket in self.buckets]
-        sizes[-1].append(2 * slots + 1)  # the notes
-        self.sum = SlotSum(sizes, slots, self.parameters[0].device)
-        self.slots = slots
+        self.sum = SlotSum(sizes, slots, 2 * slots + 1, self.parameters[0].device)
+        self.slots, self.tree = slots, self.sum.trees[0]
+        self._begin_update()
+        self._begin_slot()
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
         """Remember what travels with the slot's gradients; returns the slot's share of the loss, for its backward."""
-        self.slot, self.notes = slot, torch.zeros(2 * self.slots + 1, device=loss.device)
-        self.notes[slot] = loss.detach()
-        self.notes[-1] = float(stop)
+        self.slot = slot
+        self.losses.append(loss.detach())
+        self.stop |= stop
         return loss / self.slots
 
     @torch.no_grad()
     def reduce(self, bucket_size: int | None = None) -> None:
         """Take in what is left of a slot; at the accumulation boundary replace the gradients by their sum."""
         while self.next < len(self.buckets):
-            self._push()
-        self._begin()
+            self._take()
+        self._begin_slot()
         if not self.engine.is_gradient_accumulation_boundary():
             return
-        sums = self.sum.finish()
-        notes = sums[-1].pop()
+        sums, notes = self.sum.finish()
         gradients = [gradient for bucket in sums for gradient in bucket]
         total = norm(gradients).item()
         if 0 < self.clipping < total:
@@ -153,6 +154,7 @@ class ExactReduction:
         values = notes.tolist()
         norms = [value * self.slots**2 for value in values[self.slots : -1 : MEASURED]] if self.slots > 1 else None
         self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
+        self._begin_update()
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""
@@ -162,7 +164,12 @@ class ExactReduction:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _begin(self) -> None:
+    def _begin_update(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.squares: dict[int, torch.Tensor] = {}  # of the measured slots' norms
+        self.stop: bool = False
+
+    def _begin_slot(self) -> None:
         self.next, self.waiting = 0, [len(bucket) for bucket in self.buckets]
 
     @torch.no_grad()
@@ -170,20 +177,41 @@ class ExactReduction:
         """Called by backward for each parameter outside the last bucket. All ranks take buckets in the same order."""
         self.waiting[bucket] -= 1
         while self.next < len(self.buckets) - 1 and self.waiting[self.next] == 0:
-            self._push()
+            self._take()
 
-    def _push(self) -> None:
-        bucket, gradients = self.buckets[self.next], []
+    def _take(self) -> None:
+        """Take in the next bucket of this slot, unless it waits in place for the second of its pair."""
+        bucket, number = self.buckets[self.next], self.next
+        self.next += 1
+        measured, waits = self.slots > 1 and self.slot % MEASURED == 0, self._waits(self.slot)
+        if waits and not measured:
+            return
+        gradients = []
         for parameter in bucket:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             gradients.append(gradient.float().contiguous())  # the tree adds in float32
+        if measured:
+            self.squares[self.slot] = self.squares.get(self.slot, 0.0) + norm(gradients).square()
+        if waits:
+            return
+        for parameter in bucket:
             parameter.grad = None
-        if self.slots > 1 and self.slot % MEASURED == 0:
-            self.notes[self.slots + self.slot] += norm(gradients).square()
-        if self.next == len(self.buckets) - 1:
-            gradients.append(self.notes)
-        self.sum.push(self.next, gradients)
-        self.next += 1
+        if self.slot == self.tree.last - 1 and number == len(self.buckets) - 1:
+            self.sum.notes = self._notes()
+        self.sum.push(number, gradients, 2 if self._waits(self.slot - 1) else 1)
+
+    def _waits(self, slot: int) -> bool:
+        """Whether a slot's gradients stay in place for the next one's, unless that is to be measured alone."""
+        return self.pairs and self.tree.is_first_of_pair(slot) and (slot + 1) % MEASURED != 0
+
+    def _notes(self) -> torch.Tensor:
+        """(2 slots + 1) float32: losses, squared norms and the wish to stop; 0 where other ranks know."""
+        notes = torch.zeros(2 * self.slots + 1, device=self.losses[0].device)
+        notes[self.tree.first : self.tree.last] = torch.stack(self.losses)
+        for slot, square in self.squares.items():
+            notes[self.slots + slot] = square
+        notes[-1] = float(self.stop)
+        return notes
 
 
 @dataclass

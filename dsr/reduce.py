@@ -33,11 +33,15 @@ class SlotTree:
         self.stack: list[tuple[Node, list[torch.Tensor]]] = []
         self.next = self.first
 
-    def push(self, tensors: list[torch.Tensor]) -> bool:
-        """Take in the next slot; True when the block is complete."""
+    def is_first_of_pair(self, slot: int) -> bool:
+        """Whether this slot and the next one are a node of the tree, and both this rank's."""
+        return slot % 2 == 0 and self.first <= slot and slot + 1 < self.last
+
+    def push(self, tensors: list[torch.Tensor], count: int = 1) -> bool:
+        """Take in the next slot, or the sum of a pair (`count` 2); True when the block is complete."""
         above = parents(self.slots)
-        node = (self.next, self.next + 1)
-        self.next += 1
+        node = (self.next, self.next + count)
+        self.next += count
         while self.stack and above.get(self.stack[-1][0]) == above.get(node, ()):
             left, total = self.stack.pop()
             torch._foreach_add_(total, tensors)
@@ -58,46 +62,50 @@ class SlotSum:
 
     Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
     elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
-    Memory beside the trees, with more than one rank: 1.5 flat copies of all buckets.
+    With the last bucket travel `notes` numbers, of which each is 0 on all ranks but one (or a count), so that any order
+    adds them exactly. Memory beside the trees, with more than one rank: 1.5 flat copies of all buckets.
     """
 
-    def __init__(self, sizes: list[list[int]], slots: int, device: torch.device | None = None):
+    def __init__(self, sizes: list[list[int]], slots: int, notes: int = 0, device: torch.device | None = None):
         self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.sizes, self.slots = sizes, slots
+        self.sizes, self.slots, self.notes = [*sizes[:-1], [*sizes[-1], notes]], slots, torch.zeros(notes)
         self.trees = [SlotTree(slots, self.rank, self.ranks) for _ in sizes]
-        lengths = [sum(bucket) for bucket in sizes]
+        lengths = [sum(bucket) for bucket in self.sizes]
         self.halves = by_halves(slots, self.ranks, sum(lengths))
         if self.ranks > 1:
             self.flat = [torch.empty(length, device=device) for length in lengths]
             self.spare = [torch.empty((length + 1) // 2, device=device) for length in lengths]
         self.begun: list[list[dist.Work]] = []
 
-    def push(self, bucket: int, tensors: list[torch.Tensor]) -> None:
-        """Take in a bucket's tensors of the next slot: contiguous, float32, and from now on the sum's own."""
-        if self.trees[bucket].push(tensors) and self.halves:
-            self._flatten(bucket, self.trees[bucket].take()[self._block()])
+    def push(self, bucket: int, tensors: list[torch.Tensor], count: int = 1) -> None:
+        """Take in a bucket's tensors of the next slot, or of a pair of slots that is summed already (`count` 2).
+
+        They are contiguous and float32, and from now on the sum's own. Before the last push `notes` must be set.
+        """
+        if self.trees[bucket].push(tensors, count) and self.halves:
+            (tensors,) = self.trees[bucket].take().values()
+            self._flatten(bucket, tensors)
             self.begun.append(self._trade(bucket, self._step(bucket, 0)))
 
-    def finish(self) -> list[list[torch.Tensor]]:
-        """After the last slot: the sums, by bucket, as 1-dimensional tensors (as they came where there is one rank).
+    def finish(self) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
+        """After the last slot: the sums, by bucket, and the notes.
 
-        With more than one rank they are views of memory that the next update writes again.
+        With more than one rank they are 1-dimensional views of memory that the next update writes again.
         """
         if self.ranks == 1:
-            return [tree.take()[0, self.slots] for tree in self.trees]
+            return [tree.take()[0, self.slots] for tree in self.trees], self.notes
         if self.halves:
             self._finish_halves()
         else:
             for bucket, tree in enumerate(self.trees):
                 self._exchange_whole(bucket, tree.take())
-        return [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
+        sums = [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
+        return sums, sums[-1].pop()
 
     def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:
+        if bucket == len(self.trees) - 1:
+            tensors, self.notes = [*tensors, self.notes], torch.zeros_like(self.notes)  # they are taken along once
         torch.cat([tensor.reshape(-1) for tensor in tensors], out=self.flat[bucket])
-
-    def _block(self) -> Node:
-        block = self.slots // self.ranks
-        return self.rank * block, (self.rank + 1) * block
 
     # by halves
 
@@ -141,7 +149,8 @@ class SlotSum:
         sums: dict[Node, torch.Tensor] = {}
         while held:  # one after the other, so that no second copy of them all is held
             node, tensors = held.popitem()
-            sums[node] = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            self._flatten(bucket, tensors)
+            sums[node] = self.flat[bucket].clone()
         for exchange in exchanges(self.slots, self.ranks):
             left, right = split(exchange.node)
             sends = [(sums[child], to) for source, to, child in exchange.messages if source == self.rank]

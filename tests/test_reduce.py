@@ -113,7 +113,7 @@ def test_one_rank_adds_in_the_trees_order_to_the_bit(slots):
         for slot in range(slots):
             for bucket, tensor in enumerate(wild(slot)):
                 own.push(bucket, [tensor])
-        found = own.finish()
+        found, _ = own.finish()
         assert [len(bucket) for bucket in found] == [1, 1]
         assert torch.equal(flat([tensor for bucket in found for tensor in bucket]), flat(by_hand(tree(0, slots))))
     left_to_right = flat(wild(0))
@@ -121,6 +121,20 @@ def test_one_rank_adds_in_the_trees_order_to_the_bit(slots):
         left_to_right = left_to_right + flat(wild(slot))
     if slots > 6:
         assert not torch.equal(left_to_right, flat(by_hand(tree(0, slots))))  # the order matters here
+
+
+@pytest.mark.parametrize("slots", [2, 7, 12])
+def test_a_pair_that_is_summed_already_is_a_node(slots):
+    own = SlotTree(slots, 0, 1)
+    for slot in range(0, slots, 2):
+        assert own.is_first_of_pair(slot) == (slot + 1 < slots) and not own.is_first_of_pair(slot + 1)
+        if slot + 1 < slots:
+            own.push([flat(by_hand((slot, slot + 1)))], count=2)
+        else:
+            own.push([flat(wild(slot))])
+    assert torch.equal(own.take()[0, slots][0], flat(by_hand(tree(0, slots))))
+    block = SlotTree(12, 1, 4)  # slots 3, 4, 5: the first has its sibling elsewhere
+    assert [slot for slot in range(12) if block.is_first_of_pair(slot)] == [4]
 
 
 def test_too_few_slots_are_noticed():
@@ -140,15 +154,20 @@ def add_in_ranks(folder: Path) -> None:
         if slots % ranks:
             continue
         for width in (1, 5000):  # elements, times 22: whole, and for powers of two by halves
-            own = SlotSum([[15 * width], [3 * width, 4 * width]], slots)
+            own = SlotSum([[15 * width], [3 * width, 4 * width]], slots, notes=slots + 1)
             block = slots // ranks
             for turn in range(2):  # its memory is used again
                 sent.clear()
                 for slot in range(rank * block, (rank + 1) * block):
+                    own.notes = torch.zeros(slots + 1)
+                    own.notes[rank * block : (rank + 1) * block] = 0.1 * (turn + 1)
+                    own.notes[-1] = rank == 1
                     large, small = (part.repeat(width) for part in wild(slot + turn))
                     own.push(0, [large])
                     own.push(1, list(small.split([3 * width, 4 * width])))
-                found[f"{slots} {width} {turn}"] = flat([t for bucket in own.finish() for t in bucket]).clone()
+                sums, notes = own.finish()
+                assert notes.tolist() == torch.tensor([0.1 * (turn + 1)] * slots + [1]).tolist()
+                found[f"{slots} {width} {turn}"] = flat([t for bucket in sums for t in bucket]).clone()
             found[f"sent {slots} {width}"] = torch.tensor([len(sent), 4 * sum(sent)])
     rows = shares(10, ranks)[rank]
     mine = torch.tensor([[0.1 * i, 1e30 * i] for i in rows], dtype=torch.float64).reshape(-1, 2)
@@ -189,9 +208,8 @@ def test_the_counted_cost_is_what_ranks_send(ranks, tmp_path):
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
     for slots, width in ((ranks, 1), (ranks, 5000), (16, 5000), (24, 5000)):
         sent = torch.stack([one[f"sent {slots} {width}"] for one in found]).amax(0).tolist()
-        counted = [
-            cost(slots, ranks, elements, by_halves(slots, ranks, 22 * width)) for elements in (15 * width, 7 * width)
-        ]
+        buckets = 15 * width, 7 * width + slots + 1
+        counted = [cost(slots, ranks, elements, by_halves(slots, ranks, sum(buckets))) for elements in buckets]
         assert sent == [sum(column) for column in zip(*counted, strict=True)]
 
 
