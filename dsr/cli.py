@@ -125,7 +125,7 @@ def plan(
 
 @main.command()
 @CONFIG
-@click.option("--gpus", type=int, help="How many GPUs; by default 1. With --mode auto at most so many; all here.")
+@click.option("--gpus", type=int, help="How many GPUs; by default 1. For auto the most to take; all here.")
 @click.option(
     "--mode",
     type=click.Choice(["sequential", "strong", "weak", "auto"]),
