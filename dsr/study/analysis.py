@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dsr import speed
 from dsr.study.ablation import SEQUENTIAL, Ablation
 from dsr.study.cells import Cell, Choice
-from dsr.study.cost import predicted_update_seconds
 from dsr.study.statistics import (
     Interval,
     difference_interval,
@@ -178,11 +178,12 @@ def _time(found: Found, cells: list[Cell], records: list[Record]) -> dict[str, A
     target = target_skill(found, cells[0].data)
     reached = [updates_to(record.get("curve", []), target) for record in records] if target is not None else []
     updates = _median([count for count in reached if count is not None])
-    slot = _median([r["update_seconds"] / plan.slots for r in records if r.get("update_seconds")])
+    slot = _slot_seconds(found, cells[0])
     parameters = next((r["test"]["parameters"] for r in records if "test" in r), None)
     update = None
     if slot is not None and parameters is not None:
-        update = predicted_update_seconds(plan.slots, plan.gpus, slot, parameters, found.ablation.wires)
+        wires = speed.Wires(**found.ablation.wires.model_dump())
+        update = speed.update_seconds(plan.slots, plan.gpus, slot, parameters, wires)
     return {
         "reached_target": sum(count is not None for count in reached),
         "updates_to_target": updates,
@@ -191,6 +192,16 @@ def _time(found: Found, cells: list[Cell], records: list[Record]) -> dict[str, A
         "predicted_update_seconds": update,
         "predicted_seconds_to_target": updates * update if updates is not None and update is not None else None,
     }
+
+
+def _slot_seconds(found: Found, like: Cell) -> float | None:
+    """One slot's seconds on one device: the median of all runs on the same data with the same micro-batch."""
+    seconds = []
+    for cell in found.cells:
+        if cell.plan and like.plan and (cell.data, cell.plan.micro_batch) == (like.data, like.plan.micro_batch):
+            update = found.record(cell).get("update_seconds")
+            seconds += [update * cell.plan.devices / cell.plan.slots] if update else []
+    return _median(seconds)
 
 
 def target_skill(found: Found, data: str) -> float | None:

@@ -1,15 +1,11 @@
-"""How long a run takes: here, as measured before the study begins, and on N GPUs, as a simple model predicts."""
+"""How long a run will take here, as estimated before the study begins."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from dsr.study.cells import Cell
 from dsr.task import Task
-
-if TYPE_CHECKING:
-    from dsr.study.ablation import Wires
 
 START_SECONDS = 9.0  # what `dsr launch` takes beside the updates, roughly: the estimate mends itself as runs end
 ENGINE_SECONDS = 0.0006  # what DeepSpeed adds to a slot
@@ -53,15 +49,3 @@ def _slot_seconds(task: Task) -> float:
         network(torch.from_numpy(batch.inputs)).square().mean().backward()
         times.append(time.perf_counter() - begun)
     return min(times)
-
-
-def predicted_update_seconds(slots: int, gpus: int, slot_seconds: float, parameters: int, wires: Wires) -> float:
-    """An update on N real GPUs: slots / N x the measured slot, and the exchange of the gradients.
-
-    The exchange costs what `dsr.tree.cost` counts of float32 gradients: messages x latency + bytes / bandwidth. No
-    overlap of the two is assumed, and GPUs as fast as the device that was measured.
-    """
-    from dsr.tree import cost
-
-    messages, sent = cost(slots, gpus, parameters)
-    return slots / gpus * slot_seconds + messages * wires.latency_us * 1e-6 + 8 * sent / (wires.gbit_per_s * 1e9)
