@@ -41,6 +41,7 @@ CONTENT = [
     *("hostfile", "deepspeed_env", "last_words"),
 ]
 PATIENCE = 60.0  # seconds for the ranks of an earlier launch to end
+GLANCE = 0.5  # seconds for those to let go who only look whether a folder is locked
 
 
 class Damaged(Exception):
@@ -106,15 +107,20 @@ class Run:
 
         "running" without a live `dsr launch` behind it reads as failed. Raises UserError where there is no run.
         """
+        status = self._read_status()
+        if status["state"] == "running" and not self._is_held():
+            status = self._read_status()  # it may have ended between the two looks
+            if status["state"] == "running":
+                status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
+        return status
+
+    def _read_status(self) -> dict[str, Any]:
         try:
-            status = json.loads((self.folder / "status.json").read_text())
+            return json.loads((self.folder / "status.json").read_text())
         except FileNotFoundError:
             raise UserError(f"{self.folder}: no run here (no status.json)") from None
         except ValueError as error:
             raise UserError(f"{self.folder / 'status.json'}: not JSON ({error})") from None
-        if status["state"] == "running" and not self._is_held():
-            status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
-        return status
 
     def set_status(self, state: str, reason: str = "", **more: Any) -> None:
         """Write status.json, atomically: "running" starts anew, any other state ends the run.
@@ -146,17 +152,10 @@ class Run:
         A rank of a launch that was killed may take a moment to notice it. Raises TimeoutError if it stays.
         """
         descriptor = os.open(self.folder / ".writer", os.O_WRONLY | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}") from None
-                time.sleep(0.1)
-            else:
-                return descriptor
+        if not _lock(descriptor, patience):
+            os.close(descriptor)
+            raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}")
+        return descriptor
 
     # metrics
 
@@ -266,10 +265,8 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere") from None
+        if not _lock(lock.fileno(), GLANCE):
+            raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere")
         lock.seek(0)
         _end(lock.read())
         try:
@@ -283,6 +280,20 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
         if not resume:
             _clear(folder)
         yield run
+
+
+def _lock(descriptor: int, patience: float) -> bool:
+    """Lock an open file for this process alone; False if others hold it for so many seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def check_links(folder: Path) -> None:
