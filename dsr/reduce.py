@@ -146,7 +146,7 @@ class SlotSum:
     def finish(self) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
         """After the last slot: the sums, by bucket, and the notes.
 
-        With more than one rank they are 1-dimensional views of memory that the next update writes again.
+        With more than one rank they are 1-dimensional, and mostly views of memory that the next update writes again.
         """
         if self.ranks == 1:
             return [tree.take()[0, self.slots] for tree in self.trees], self.notes
@@ -156,6 +156,8 @@ class SlotSum:
             for bucket, tree in enumerate(self.trees):
                 self._exchange_whole(bucket, tree.take())
         sums = [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
+        if self.flat[0].is_cuda:  # its norms add in another order where a tensor does not begin on 16 bytes
+            sums = [[part.clone() if part.data_ptr() % 16 else part for part in bucket] for bucket in sums]
         return sums, sums[-1].pop()
 
     def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:

@@ -186,20 +186,18 @@ class Run:
 
     # checkpoints and the model
 
-    def save_checkpoint(
-        self, name: str, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep: int = 2
-    ) -> Path:
+    def save_checkpoint(self, name: str, tensors: Mapping[str, Tensors], state: dict[str, Any]) -> Path:
         """Write checkpoints/NAME: one safetensors file for each entry of `tensors`, state.json and their checksums.
 
         It exists whole or not at all, also after a power cut. Of the checkpoints named by `checkpoint_name`, the last
-        `keep` stay; others, such as "best", stay until they are written again.
+        two stay.
         """
         self.checkpoints.mkdir(exist_ok=True)
         for left in self.checkpoints.glob(".*"):  # by a process that was killed while it wrote
             remove(left)
         path = self.checkpoints / name
         _write(path, tensors, {"state.json": state})
-        for old in self.list_checkpoints()[:-keep]:  # out of sight first, so that none is ever seen half removed
+        for old in self.list_checkpoints()[:-2]:  # out of sight first, so that none is ever seen half removed
             remove(old.replace(old.with_name(f".{old.name}")))
         return path
 
@@ -207,23 +205,19 @@ class Run:
         """The checkpoints named by `checkpoint_name`, oldest first."""
         return sorted(self.checkpoints.glob("update-*"))
 
-    def load_checkpoint(self, name: str | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        """Verify and read a checkpoint, without a name the last one: (tensors, state), or None if there is none.
+    def load_checkpoint(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """Verify and read the last checkpoint: (tensors, state), or None if there is none.
 
-        A damaged last one is passed over for the one before, and a line on stderr says so. Raises Damaged if none is
+        A damaged one is passed over for the one before, and a line on stderr says so. Raises Damaged if none is
         whole. Only safetensors and JSON are read: nothing is executed.
         """
-        if name is not None:
-            return read_checkpoint(self.checkpoints / name)
         damage: Damaged | None = None
         for path in reversed(self.list_checkpoints()):
             try:
-                found = read_checkpoint(path)
+                return read_checkpoint(path)
             except Damaged as error:
                 damage = error
                 print(f"{error}: taking the checkpoint before it", file=sys.stderr)
-            else:
-                return found
         if damage is not None:
             raise Damaged(f"no whole checkpoint is left in {self.checkpoints}: {damage}")
         return None

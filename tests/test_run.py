@@ -162,13 +162,11 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     assert loaded["network"]["a"].dtype is torch.bfloat16
 
 
-def test_the_last_two_and_the_best_stay(run):
-    run.save_checkpoint("best", tensors(), STATE)
+def test_the_last_two_stay(run):
     for update in (5, 10, 15):
         run.save_checkpoint(runs.checkpoint_name(update), tensors(update), {"update": update})
     names = sorted(path.name for path in run.checkpoints.iterdir())
-    assert names == ["best", "update-00000010", "update-00000015"]
-    assert run.load_checkpoint("best")[1] == STATE
+    assert names == ["update-00000010", "update-00000015"]
 
 
 @pytest.mark.parametrize("file", ["network.safetensors", "state.json", "SHA256SUMS"])
