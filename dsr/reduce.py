@@ -119,7 +119,8 @@ class SlotSum:
     Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
     elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
     With the last bucket travel `notes` numbers, of which each is 0 on all ranks but one (or a count), so that any order
-    adds them exactly. Memory beside the trees, with more than one rank: 1.5 flat copies of all buckets.
+    adds them exactly. Memory beside the trees, with more than one rank: a flat copy of all buckets, and by halves half
+    a copy more, else a copy of one bucket for every subtree that the rank holds or receives.
     """
 
     def __init__(self, sizes: list[list[int]], slots: int, notes: int = 0, device: torch.device | None = None):
@@ -130,6 +131,7 @@ class SlotSum:
         self.halves = by_halves(slots, self.ranks, sum(lengths))
         if self.ranks > 1:
             self.flat = [torch.empty(length, device=device) for length in lengths]
+        if self.halves:
             self.spare = [torch.empty((length + 1) // 2, device=device) for length in lengths]
         self.begun: list[list[dist.Work]] = []
 
