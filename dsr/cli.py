@@ -125,8 +125,12 @@ def plan(
 
 @main.command()
 @CONFIG
-@click.option("--gpus", type=int, help="How many GPUs; by default 1.")
-@click.option("--mode", type=click.Choice(["sequential", "strong", "weak"]), help="By default strong.")
+@click.option("--gpus", type=int, help="How many GPUs; by default 1. For auto the most to take; all here.")
+@click.option(
+    "--mode",
+    type=click.Choice(["sequential", "strong", "weak", "auto"]),
+    help="By default strong; auto measures first, and chooses batch and GPUs.",
+)
 @DATA
 @click.option("--run-dir", type=FILE, help="The run's folder; by default runs/CONFIG-MODE-GPUS.")
 @SET

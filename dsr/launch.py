@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -14,15 +15,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from dsr import auto, watch
 from dsr import run as runs
-from dsr import watch
 from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_json
@@ -161,7 +162,15 @@ def select(hosts: dict[str, list[int]], include: str, exclude: str) -> dict[str,
 
 
 def plan_run(
-    experiment: Experiment, devices: Devices, *, mode: str, gpus: int, samples: int, use: int = 0, strict: bool = False
+    experiment: Experiment,
+    devices: Devices,
+    *,
+    mode: str,
+    gpus: int,
+    samples: int,
+    use: int = 0,
+    strict: bool = False,
+    auto: dict[str, Any] | None = None,
 ) -> Plan:
     """The plan for `gpus` GPUs on these devices (or on `use` of them). Raises UserError for what cannot be.
 
@@ -174,7 +183,7 @@ def plan_run(
         raise UserError(f"{gpus} GPUs asked, but {where} {devices}{advice}")
     if use > devices.count and (devices.given or devices.filtered or devices.kind == CUDA):
         raise UserError(f"--devices {use}: there are only {devices}")
-    plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=devices.count, devices=use)
+    plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=devices.count, devices=use, auto=auto)
     if strict and plan.rehearsal:
         raise UserError(f"--strict: {plan.devices} devices would rehearse {gpus} GPUs")
     shares = {len(numbers) for numbers in devices.first(plan.devices).hosts.values()}
@@ -279,6 +288,7 @@ def start(
     """`dsr launch`: find the devices, plan, and launch or (`dry_run`) tell what would be. Returns the exit code.
 
     With `resume` and no config the run's own experiment goes on, in its mode and, if none is given, on as many GPUs.
+    Mode auto first plays a probe, and goes on with what its numbers say; resumed, with what they said.
     """
     if resume and config is None:
         if run_dir is None:
@@ -286,14 +296,30 @@ def start(
         run = runs.Run(run_dir)
         before, config = read_json(run.plan), run.experiment
         mode, gpus = mode or before["mode"], gpus or before["gpus"]
-    mode, gpus = mode or "strong", 1 if gpus is None else gpus
+    mode = mode or "strong"
     task = resolve(config, overrides, store)
     found = find_devices(hostfile, launcher, include, exclude, launcher_args)
-    plan = plan_run(task.experiment, found, mode=mode, gpus=gpus, samples=task.samples, use=devices, strict=strict)
+    if gpus is None:
+        gpus = 1 if mode != "auto" else devices or found.count
     folder = run_dir or Path("runs", f"{config.stem if config else 'default'}-{mode}-{gpus}")
+    planned = functools.partial(plan_run, task.experiment, found, samples=task.samples, use=devices, strict=strict)
+    if mode != "auto":
+        plan = planned(mode=mode, gpus=gpus)
+    elif resume:
+        plan = planned(mode=mode, **_chosen(runs.Run(folder), gpus))
+    else:
+        plan = planned(mode="probe", gpus=gpus)
     if dry_run:
+        if plan.mode == "probe":
+            folder = _probe_folder(folder)
+            print(auto.intention(plan, folder) + ". The probe:\n")
         print(describe(task, plan, found, folder))
         return FINISHED
+    if plan.mode == "probe":
+        chosen = _choose(task, plan, found, folder, planned, most=gpus, force=force)
+        if chosen is None:
+            return FAILED
+        plan = chosen
     if resume and (changed := _changed(runs.Run(folder), task, plan, found.model)):
         told = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         told = f"{told} {'is' if len(changed) == 1 else 'are'} not as in {folder}"
@@ -301,6 +327,47 @@ def start(
             raise UserError(f"--resume: {told}: the result would differ; --force goes on all the same")
         _say(f"--force: going on, though {told}. Not exact: where the run itself is the same, {TOLERANCE}")
     return launch(task, plan, found, folder, resume=resume, force=force)
+
+
+def _choose(
+    task: Task, probe: Plan, devices: Devices, folder: Path, planned: Callable[..., Plan], *, most: int, force: bool
+) -> Plan | None:
+    """Play the probe, and plan (with `planned`) what its numbers say for `most` GPUs or fewer; None if it failed."""
+    _check_launcher(devices)
+    place = _probe_folder(folder)
+    with runs.hold(folder, force=force):  # refused before anything starts; and nobody else takes it meanwhile
+        _say(auto.intention(probe, place))
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            launch(dataclasses.replace(task, experiment=auto.probing(task.experiment, probe)), probe, devices, place)
+            status = runs.Run(place).status()
+            if status["state"] != "finished":
+                _say(f"{status['state']}: in auto's probe, so that the run has not begun: {status['reason']}")
+                return None
+            measured = auto.read(runs.Run(place), probe)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    choice = auto.choose(task.experiment, measured, task.samples, most)
+    record = auto.record(choice, measured)
+    plan = planned(mode="auto", gpus=choice.gpus, auto=record)
+    why = auto.explain(task.experiment, plan, choice, measured, most)
+    _say("\n".join(why))
+    return dataclasses.replace(plan, auto={**record, "why": why})
+
+
+def _probe_folder(folder: Path) -> Path:
+    return folder.absolute().with_name(f".{folder.absolute().name}.probe")
+
+
+def _chosen(run: Run, most: int) -> dict[str, Any]:
+    """What auto chose for a run that is to go on, as arguments for `plan_run`; on fewer GPUs if `most` are fewer."""
+    if not run.plan.is_file():
+        raise UserError(f"--resume: {run.folder} holds no run")
+    before = read_json(run.plan)
+    if before["mode"] != "auto":
+        raise UserError(f"--resume: mode is not as in {run.folder}, which was launched with --mode {before['mode']}")
+    most = min(most, before["gpus"])
+    return {"gpus": max(n for n in range(1, most + 1) if before["slots"] % n == 0), "auto": before["auto"]}
 
 
 def _changed(run: Run, task: Task, plan: Plan, model: str) -> list[str]:
@@ -351,8 +418,7 @@ def launch(
     and status.json says how it ended. Raises UserError, with nothing started or written, if the folder is refused.
     """
     used = devices.first(plan.devices)
-    if used.launcher and not shutil.which(LAUNCHERS[used.launcher]):
-        raise UserError(f"--launcher {used.launcher}: {LAUNCHERS[used.launcher]} is not installed")
+    _check_launcher(used)
     with runs.hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
@@ -383,7 +449,14 @@ def launch(
             except OSError as error:  # a full disk, say
                 _say(f"failed: {told or _reason(code, stop)}; status.json cannot be written ({error.strerror})")
                 return FAILED
+        if plan.mode == "probe":  # whoever asked for it says how it ended
+            return FINISHED if run.status()["state"] == "finished" else FAILED
         return _conclude(run)
+
+
+def _check_launcher(devices: Devices) -> None:
+    if devices.launcher and not shutil.which(LAUNCHERS[devices.launcher]):
+        raise UserError(f"--launcher {devices.launcher}: {LAUNCHERS[devices.launcher]} is not installed")
 
 
 def _attempt(run: Run, devices: Devices, ours: dict[str, str], port: int, stop: list[int], grace: float) -> int:

@@ -10,69 +10,13 @@ deepspeed here: torch.distributed only.
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.distributed as dist
 
-Node = tuple[int, int]  # the slots [first, last) below it
-
-
-def split(node: Node) -> tuple[Node, Node]:
-    """The two children of a node of more than one slot."""
-    first, last = node
-    middle = first + (1 << (last - first - 1).bit_length() - 1)
-    return (first, middle), (middle, last)
-
-
-@lru_cache
-def parents(slots: int) -> dict[Node, Node]:
-    """Every node of the tree over `slots` slots but the root, with its parent."""
-    result: dict[Node, Node] = {}
-    pending = [(0, slots)]
-    while pending:
-        node = pending.pop()
-        if node[1] - node[0] > 1:
-            for child in split(node):
-                result[child] = node
-                pending.append(child)
-    return result
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One node above the blocks: who sends which child to whom, as seen by all ranks alike."""
-
-    node: Node
-    messages: tuple[tuple[int, int, Node], ...]  # (from rank, to rank, child)
-
-
-@lru_cache
-def exchanges(slots: int, ranks: int) -> tuple[Exchange, ...]:
-    """The exchanges that turn the blocks' sums into the root's on every rank, children before parents."""
-    if slots % ranks:
-        raise ValueError(f"{ranks} ranks do not divide {slots} slots")
-    block = slots // ranks
-    result: list[Exchange] = []
-
-    def holders(node: Node) -> list[int]:
-        """The ranks that will hold the node's sum; appends the exchanges which that takes."""
-        first, last = node
-        if first // block == (last - 1) // block:
-            return [first // block]
-        left, right = split(node)
-        of_left, of_right = holders(left), holders(right)
-        messages = []
-        for these, those, child in ((of_left, of_right, left), (of_right, of_left, right)):
-            lacking = [rank for rank in those if rank not in these]
-            messages += [(these[i % len(these)], rank, child) for i, rank in enumerate(lacking)]
-        result.append(Exchange(node, tuple(messages)))
-        return sorted({*of_left, *of_right})
-
-    holders((0, slots))
-    return tuple(result)
+from dsr.tree import Node, by_halves, exchanges, parents, split
 
 
 class SlotTree:
@@ -236,29 +180,26 @@ def _wait(works: list[dist.Work]) -> None:
         work.wait()
 
 
-def by_halves(slots: int, ranks: int, elements: int) -> bool:
-    """Whether the exchange of that many float32 elements goes by halves: large, and every block a subtree."""
-    return ranks > 1 and slots & (slots - 1) == 0 and elements >= 2**16
+def time_messages(device: torch.device) -> dict[str, float]:
+    """`latency_us` and `gbit_per_s` of messages between the first rank and the last, as an exchange sends them.
 
-
-def cost(slots: int, ranks: int, elements: int, halves: bool | None = None) -> tuple[int, int]:
-    """(messages, bytes) that the busiest rank sends in an exchange of float32 `elements`, counted.
-
-    By halves 2 log2(ranks) messages and 2 (1 - 1/ranks) times the elements' bytes, as in a ring all-reduce; whole, the
-    bytes of all elements in each message: log2(ranks) of them for powers of two, and a few more elsewhere. `halves` is
-    for one bucket of several: they all go the same way.
+    Each sends to the other at once. The best of a few tries, since others who use the cores are not the wires; on rank
+    0, but every rank must call it.
     """
-    if by_halves(slots, ranks, elements) if halves is None else halves:
-        levels, sent_elements, size = ranks.bit_length() - 1, 0, elements
-        for _ in range(levels):  # one half on the way down, and the other on the way back
-            sent_elements += size
-            size -= size // 2
-        return 2 * levels, 4 * sent_elements
-    sent = [0] * ranks
-    for exchange in exchanges(slots, ranks):
-        for source, _, _ in exchange.messages:
-            sent[source] += 1
-    return max(sent), 4 * elements * max(sent)
+    last, seconds, elements = dist.get_world_size() - 1, [], 2**20
+    dist.barrier()
+    for size in (1, elements):
+        mine, theirs = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        tries = [float("inf")]
+        for _ in range(50 if dist.get_rank() in (0, last) else 0):
+            begun = time.perf_counter()
+            _wait(_send_receive([(mine, last - dist.get_rank())], [(theirs, last - dist.get_rank())]))
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            tries.append(time.perf_counter() - begun)
+        seconds.append(min(tries))
+    dist.barrier()
+    return {"latency_us": 1e6 * seconds[0], "gbit_per_s": 32e-9 * elements / seconds[1]}
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:

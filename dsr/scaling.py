@@ -12,7 +12,8 @@ from dsr.errors import UserError
 if TYPE_CHECKING:
     from dsr.config import Experiment
 
-MODES = ("sequential", "strong", "weak")
+MODES = ("sequential", "strong", "weak")  # and auto, strong scaling of a batch that a probe chooses (dsr.auto)
+PROBE_SHARE, PROBE_LEAST, PROBE_MOST = 0.1, 25, 200  # of the updates; the noise scale averages about 50
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Plan:
     sequential_updates: int  # that the sequential run makes in the same budget
     scheduler: dict[str, Any] | None  # DeepSpeed's, for this run
     phases: list[dict[str, int]]  # the fields of each Phase; slots, batch and updates an epoch above are the first's
+    auto: dict[str, Any] | None = None  # in mode auto: the slots chosen, the noise scale, what was measured, and why
 
     @property
     def slots_per_device(self) -> int:
@@ -70,11 +72,24 @@ class Plan:
         return sum((min(e, updates) - p["update"]) * p["effective_batch"] for p, e in pairs if p["update"] < updates)
 
 
-def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, available: int, devices: int = 0) -> Plan:
+def make_plan(
+    experiment: Experiment,
+    *,
+    mode: str,
+    gpus: int,
+    samples: int,
+    available: int,
+    devices: int = 0,
+    auto: dict[str, Any] | None = None,
+) -> Plan:
     """Derive the plan of a run.
 
     `samples` counts the training split, `available` the devices at hand, and `devices` (0: choose) those to use: by
     default the largest number that divides the slots and is at most min(gpus, available).
+    Mode "probe" is what measures for mode "auto": the first updates, in strong scaling on real devices only, as many as
+    divide the slots. Mode "auto" takes `auto`, what `dsr.auto.record` gave: strong scaling with k times the config's
+    batch, its rate by `noise_rate`, and as many updates fewer as one is worth more (`updates_worth`), the scheduler's
+    steps alike. In both `devices` is a limit.
     Raises UserError, with the reason, for what cannot be.
     """
     scaling, s1, micro = experiment.dsr.scaling, experiment.accumulation, experiment.micro_batch
@@ -84,14 +99,21 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
         raise UserError(f"--devices {devices}: must be at least 1")
     if mode == "sequential" and gpus > 1:
         raise UserError(f"--mode sequential is one GPU; for {gpus} GPUs choose strong or weak")
-    if mode == "strong":
-        _check_strong(gpus, s1, micro)
-    grown = gpus if mode == "weak" else 1
+    if mode in ("probe", "auto"):
+        if scaling.growth:
+            raise UserError("--mode auto chooses the batch itself: leave out dsr.scaling.growth, which changes it too")
+        available, devices = devices or available, 0
+    if mode == "probe":
+        gpus = max(n for n in range(1, min(gpus, max(available, 1)) + 1) if s1 % n == 0)
+    grown = auto["slots"] // s1 if auto else gpus if mode == "weak" else 1
     slots = s1 * grown
     batch = slots * micro
+    if mode in ("strong", "auto"):
+        _check_strong(gpus, slots, micro)
     if batch > samples:
         raise UserError(_too_large(mode, gpus, batch, samples, s1 * micro))
     phases, updates = _phases(experiment, slots, samples)
+    sequential = experiment.dsr.budget.updates or _phases(experiment, s1, samples)[1]
     if devices:
         if slots % devices:
             raise UserError(f"--devices {devices} does not divide the {slots} slots; {_divisors(slots)} do")
@@ -101,13 +123,20 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
         devices = max(d for d in range(1, min(gpus, max(available, 1)) + 1) if slots % d == 0)
 
     per_epoch = samples // batch
-    rule = scaling.rule if grown > 1 else "none"
-    factor, changed = scaled(experiment, rule, grown)
-    gradual = rule not in ("none", "adascale")
+    rule = "none" if grown == 1 else "noise-scale" if auto else scaling.rule
+    if auto:
+        worth = updates_worth(auto["noise_scale"], s1 * micro, batch)
+        factor, changed, shrink = noise_rate(experiment, worth), dict[str, Any](), worth
+        updates = max(1, round(sequential / worth))
+    else:
+        factor, changed = scaled(experiment, rule, grown)
+        # adascale's progress counts sequential updates
+        shrink = float(grown) if experiment.dsr.budget.epochs and rule != "adascale" else 1.0
+    if mode == "probe":
+        updates = probe_updates(updates)
+    gradual = rule not in ("none", "adascale", "noise-scale")
     warmup = min(round(scaling.warmup_epochs * per_epoch), updates) if gradual else 0
     rate = float(experiment.deepspeed["optimizer"]["params"]["lr"])
-    budget = experiment.dsr.budget
-    shrink = grown if budget.epochs and rule != "adascale" else 1  # adascale's progress counts sequential updates
     return Plan(
         mode=mode,
         gpus=gpus,
@@ -125,9 +154,10 @@ def make_plan(experiment: Experiment, *, mode: str, gpus: int, samples: int, ava
         samples=samples,
         updates_per_epoch=per_epoch,
         updates=updates,
-        sequential_updates=budget.updates or _phases(experiment, s1, samples)[1],
+        sequential_updates=sequential,
         scheduler=_scheduler(experiment.deepspeed.get("scheduler"), rate, factor, shrink, warmup),
         phases=[asdict(phase) for phase in phases],
+        auto=auto,
     )
 
 
@@ -198,16 +228,39 @@ def scaled(experiment: Experiment, rule: str, k: int) -> tuple[float, dict[str, 
     return {"none": 1.0, "linear": float(k), "sqrt": math.sqrt(k), "adascale": 1.0}[rule], {}
 
 
+def updates_worth(noise_scale: float | None, own: int, batch: int) -> float:
+    """How many updates of `own` samples one of `batch` >= own is worth: (1 + B_noise/own) / (1 + B_noise/batch).
+
+    A target takes S = S_min (1 + B_noise / B) updates (McCandlish et al. 2018, arXiv:1812.06162), so it lies
+    in [1, batch/own]. It is AdaScale's gain with the noise scale measured once. None, not measured: 1.
+    """
+    return 1.0 if noise_scale is None else (1 + noise_scale / own) / (1 + noise_scale / batch)
+
+
+def noise_rate(experiment: Experiment, worth: float) -> float:
+    """The rate's factor in mode auto, for an update that is worth so many of the config's (`updates_worth`).
+
+    SGD's best rate goes with 1 / (1 + B_noise/B), so by the worth itself, and Adam's with a power of it between 1/2 and
+    1 (McCandlish et al. 2018, arXiv:1812.06162): here the careful 1/2, for all optimizers but SGD and LARS.
+    """
+    return worth if experiment.deepspeed["optimizer"]["type"] == "SGD" else math.sqrt(worth)
+
+
+def probe_updates(updates: int) -> int:
+    """How many updates a probe of a run of so many makes: a tenth, at least 25 and at most 200."""
+    return min(updates, PROBE_MOST, max(PROBE_LEAST, round(PROBE_SHARE * updates)))
+
+
 def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     """What the DeepSpeed engine gets: the user's part, for this plan's devices; under "dsr" it says what differs."""
     part = {key: value for key, value in experiment.deepspeed.items() if key != "scheduler"}
     optimizer = part["optimizer"]
-    changed = {}
+    changed, size = {}, f"{plan.effective_batch} samples an update"
     params = {**optimizer["params"], "lr": plan.learning_rate, **plan.optimizer}
     if plan.learning_rate != plan.base_learning_rate:
-        changed["optimizer.params.lr"] = f"{plan.rule} rule from {plan.base_learning_rate:g} for {plan.gpus} GPUs"
+        changed["optimizer.params.lr"] = f"{plan.rule} rule from {plan.base_learning_rate:g} for {size}"
     for key in plan.optimizer:
-        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {plan.gpus} GPUs"
+        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {size}"
     if plan.rule == "adascale":
         changed["optimizer.params.lr"] = "adascale rule: times its gain, the scheduler read at its progress"
     own = experiment.dsr.optimizer
@@ -223,7 +276,7 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     if plan.scheduler is not None:
         part["scheduler"] = plan.scheduler
     if plan.scheduler != experiment.deepspeed.get("scheduler"):
-        changed["scheduler"] = f"step counts and warm-up for {plan.gpus} GPUs in weak scaling"
+        changed["scheduler"] = f"step counts and warm-up for {size}"
     if experiment.zero_stage and "zero_allow_untested_optimizer" not in part:
         part["zero_allow_untested_optimizer"] = True
         changed["zero_allow_untested_optimizer"] = "every optimizer here works element by element, as sharding needs"
@@ -282,7 +335,7 @@ def _divisors(number: int) -> str:
 
 
 def _scheduler(
-    user: dict[str, Any] | None, rate: float, factor: float, shrink: int, warmup: int
+    user: dict[str, Any] | None, rate: float, factor: float, shrink: float, warmup: int
 ) -> dict[str, Any] | None:
     """DeepSpeed's scheduler for a run whose rate grows by `factor` and whose steps shrink by `shrink`.
 

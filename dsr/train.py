@@ -24,6 +24,7 @@ from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
 from dsr.journal import Journal
 from dsr.noise import Noise
+from dsr.reduce import time_messages
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling import Phase, Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
@@ -86,6 +87,8 @@ def train(run: Run | None, device: torch.device) -> None:
     if ranks != plan.devices:
         raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
 
+    wires = time_messages(device) if plan.mode == "probe" and ranks > 1 else None
+
     # ---- data, network, engine
     store = Store(settings.data.store or "")
     features = Features.of(store, settings.data)
@@ -105,6 +108,8 @@ def train(run: Run | None, device: torch.device) -> None:
         first = values["updates"]
         best = float("inf") if values["best"] is None else values["best"]
         noise, progress = Noise(**values["noise"]), values["progress"]
+    if run and wires:
+        run.log(update=first, wires=wires)
     journal = Journal(run, experiment, plan, features, first)
 
     # ---- the loop

@@ -57,6 +57,7 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
         (["launch", "--gpus", "2", "--mode", "sequential"], "--mode sequential is one GPU"),
         (["launch", "--gpus", "4", "--devices", "3"], "--devices 3 does not divide the 8 slots"),
         (["launch", "--gpus", "0"], "--gpus 0: must be at least 1"),
+        (["launch", "--gpus", "0", "--mode", "auto"], "--gpus 0: must be at least 1"),
         (["launch", "--set", 'dsr.data.low=["q"]'], "no variable q there; the store has t, u"),
         (["plan", "--gpus", "2,0"], "write positive whole numbers"),
         (["launch", "--resume"], "--resume needs --run-dir"),

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from dsr import reduce
-from dsr.reduce import SlotSum, SlotTree, by_halves, cost, exchanges, gather_ordered, norm, shares, split
+from dsr.reduce import SlotSum, SlotTree, gather_ordered, norm, shares
+from dsr.tree import by_halves, cost, exchanges, split
 from tests.ranks import run_ranks
 
 MANY = [(96, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96)]
@@ -25,13 +26,6 @@ def tree(first, last):
     while half * 2 < width:
         half *= 2
     return (tree(first, first + half), tree(first + half, last))
-
-
-def test_split_by_hand():
-    assert split((0, 12)) == ((0, 8), (8, 12))
-    assert split((0, 8)) == ((0, 4), (4, 8))
-    assert split((8, 11)) == ((8, 10), (10, 11))
-    assert split((3, 5)) == ((3, 4), (4, 5))
 
 
 def blocks(slots, ranks, monkeypatch):
@@ -72,19 +66,6 @@ def test_every_rank_ends_with_the_same_tree(slots, ranks, monkeypatch):
 def test_an_aligned_block_holds_log_copies(monkeypatch):
     assert blocks(32, 1, monkeypatch)[1] == 6  # log2(32) + 1
     assert blocks(32, 4, monkeypatch)[1] == 4
-
-
-def test_powers_of_two_are_recursive_doubling():
-    for exchange in exchanges(32, 8):
-        width = (exchange.node[1] - exchange.node[0]) // 4
-        partners = {(source, target) for source, target, _ in exchange.messages}
-        assert {(b, a) for a, b in partners} == partners and len(partners) == width
-        assert all(abs(a - b) == width // 2 for a, b in partners)
-
-
-def test_ranks_must_divide_the_slots():
-    with pytest.raises(ValueError, match="5 ranks do not divide 12 slots"):
-        exchanges(12, 5)
 
 
 def wild(slot):
@@ -210,12 +191,6 @@ def test_the_counted_cost_is_what_ranks_send(ranks, tmp_path):
         buckets = 15 * width, 7 * width + slots + 1
         counted = [cost(slots, ranks, elements, by_halves(slots, ranks, sum(buckets))) for elements in buckets]
         assert sent == [sum(column) for column in zip(*counted, strict=True)]
-
-
-def test_cost_at_32_ranks():
-    assert cost(32, 32, 2**20) == (10, 2 * 4 * (2**20 - 2**15))  # as many bytes as a ring's, in 10 messages for 62
-    assert cost(32, 32, 1000) == (5, 5 * 4 * 1000)
-    assert cost(96, 3, 10**6)[0] <= 3
 
 
 def test_norm_by_hand():

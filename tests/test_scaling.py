@@ -52,6 +52,7 @@ def test_sequential_by_hand():
         "sequential_updates": 410,
         "scheduler": None,
         "phases": [{"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41}],
+        "auto": None,
     }
 
 
@@ -417,3 +418,52 @@ def test_adam_is_torchs_unless_the_user_says_otherwise():
 def test_a_plan_needs_neither_torch_nor_deepspeed_nor_numpy():
     code = "import sys, dsr.scaling; print([m for m in ('torch', 'deepspeed', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# auto
+
+
+def auto(gpus, slots=24, noise=48.0, **change):
+    record = {"slots": slots, "noise_scale": noise}
+    return make_plan(experiment(**change), mode="auto", gpus=gpus, samples=1000, available=64, auto=record)
+
+
+def test_auto_by_hand():
+    # 48 samples an update in place of 24, at a noise scale of 48: worth (1 + 48/24) / (1 + 48/48) = 1.5 updates
+    found = auto(8)
+    assert (found.slots, found.effective_batch, found.accumulation, found.updates_per_epoch) == (24, 48, 3, 20)
+    assert (found.rule, found.warmup_updates) == ("noise-scale", 0)
+    assert found.learning_rate == pytest.approx(0.15)  # SGD: by the worth
+    assert (found.updates, found.sequential_updates) == (273, 410)  # 410 / 1.5
+    assert auto(8, budget={"updates": 300}).updates == 200
+    adam = auto(8, optimizer={"type": "Adam", "params": {"lr": 0.1}})
+    assert adam.learning_rate == pytest.approx(0.1 * 1.5**0.5)
+
+
+def test_auto_shrinks_the_schedule_with_the_updates():
+    scheduler = {"type": "WarmupCosineLR", "params": {"total_num_steps": 410, "warmup_num_steps": 30}}
+    found = auto(1, scheduler=scheduler)
+    assert found.scheduler == {"type": "WarmupCosineLR", "params": {"total_num_steps": 273, "warmup_num_steps": 20}}
+    said = deepspeed_config(experiment(scheduler=scheduler), found)["dsr"]["changed"]
+    assert said["optimizer.params.lr"] == "noise-scale rule from 0.1 for 48 samples an update"
+
+
+@pytest.mark.parametrize("noise", [None, 3.0])
+def test_auto_with_the_configs_own_batch_is_strong_scaling(noise):
+    ours, strong = asdict(auto(4, slots=12, noise=noise)), asdict(plan("strong", 4))
+    assert ours == {**strong, "mode": "auto", "auto": {"slots": 12, "noise_scale": noise}}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "available", "devices", "ranks"),
+    [(32, 64, 0, 12), (32, 5, 0, 4), (3, 64, 0, 3), (32, 2, 8, 6), (32, 1, 0, 1)],
+)
+def test_a_probe_plays_the_sequential_batch_on_real_devices_only(gpus, available, devices, ranks):
+    found = plan("probe", gpus, available=available, devices=devices)
+    assert (found.gpus, found.devices, found.rehearsal) == (ranks, ranks, False)
+    assert (found.effective_batch, found.learning_rate, found.updates) == (24, 0.1, 41)  # a tenth of 410
+
+
+def test_auto_takes_no_growing_batch():
+    with pytest.raises(UserError, match=r"leave out dsr\.scaling\.growth"):
+        plan("probe", 1, scaling={"growth": {"epochs": [5]}})

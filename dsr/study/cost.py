@@ -58,10 +58,10 @@ def _slot_seconds(task: Task) -> float:
 def predicted_update_seconds(slots: int, gpus: int, slot_seconds: float, parameters: int, wires: Wires) -> float:
     """An update on N real GPUs: slots / N x the measured slot, and the exchange of the gradients.
 
-    The exchange costs what `dsr.reduce.cost` counts of float32 gradients: messages x latency + bytes / bandwidth. No
+    The exchange costs what `dsr.tree.cost` counts of float32 gradients: messages x latency + bytes / bandwidth. No
     overlap of the two is assumed, and GPUs as fast as the device that was measured.
     """
-    from dsr.reduce import cost
+    from dsr.tree import cost
 
     messages, sent = cost(slots, gpus, parameters)
     return slots / gpus * slot_seconds + messages * wires.latency_us * 1e-6 + 8 * sent / (wires.gbit_per_s * 1e9)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dsr.reduce import cost
 from dsr.study.ablation import Wires
 from dsr.study.cost import predicted_update_seconds
+from dsr.tree import cost
 
 
 def test_an_update_is_its_share_of_slots_and_the_exchange():
