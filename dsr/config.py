@@ -33,11 +33,13 @@ DEEPSPEED_REMOVED = _words("""
     amp compression_training curriculum_learning eigenvalue elasticity nebula progressive_layer_drop quantize_training
     sparse_attention
 """)
+_BF16 = _words("""
+    enabled immediate_grad_update check_grad_overflow bf16_master_weights_and_grads bf16_optimizer_states
+""")
 # Blocks in which DeepSpeed refuses an unknown key too, but only after every rank has started, or not at all.
 DEEPSPEED_BLOCKS = {
-    "bf16": _words("""
-        enabled immediate_grad_update check_grad_overflow bf16_master_weights_and_grads bf16_optimizer_states
-    """),
+    "bf16": _BF16,
+    "bfloat16": _BF16,  # its older name
     "fp16": _words("""
         enabled auto_cast loss_scale initial_scale_power loss_scale_window hysteresis consecutive_hysteresis
         min_loss_scale fp16_master_weights_and_grads
@@ -414,6 +416,8 @@ def _check_deepspeed(part: dict[str, Any], source: str) -> None:
             f"{source}: train_batch_size {part['train_batch_size']} is not {micro} x {accumulation} "
             f"({sizes[0]} x {sizes[1]}): an experiment is written for one GPU"
         )
+    if part.get("managed_gradient_accumulation", True) is not True:
+        raise UserError(f"{source}: managed_gradient_accumulation must be true: dsr says where an update ends")
     _check_typed(part, "optimizer", OPTIMIZER_PARAMS, source)
     if "scheduler" in part:
         _check_typed(part, "scheduler", SCHEDULER_PARAMS, source)

@@ -43,14 +43,10 @@ LAUNCHERS = {  # and the program by which DeepSpeed knows them
 }
 THREADS = 1  # a rank; another number gives other bits
 GRACE = 25.0  # seconds from the wish to stop until what is left is killed; Slurm kills us too after 30
-# Where bits cannot be the same: the largest difference of the weights after 20 updates, relative to their norm.
+# Where bits cannot be the same: the largest norm of the weights' difference after 12 updates, relative to theirs.
 CLOSE = {"float32": 1e-4, "bf16": 1e-2}
-TOLERANCE = f"the weights agree to {CLOSE['float32']:g} of their norm after 20 updates ({CLOSE['bf16']:g} in bf16)"
-FREE = (
-    "dsr.checkpoint.",
-    "dsr.log.",
-    "dsr.watchdog.",
-)  # config keys that a resumed run may change: no bit depends on them
+TOLERANCE = f"the weights agree to {CLOSE['float32']:g} of their norm after 12 updates ({CLOSE['bf16']:g} in bf16)"
+FREE = ("dsr.checkpoint.", "dsr.log.", "dsr.watchdog.")  # what a resumed run may change: no bit depends on them
 FINISHED, FAILED, STOPPED = 0, 1, 75
 PORT_TRIES = 3
 

@@ -63,7 +63,8 @@ class SlotSum:
     Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
     elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
     With the last bucket travel `notes` numbers, of which each is 0 on all ranks but one (or a count), so that any order
-    adds them exactly. Memory beside the trees, with more than one rank: 1.5 flat copies of all buckets.
+    adds them exactly. Memory beside the trees, with more than one rank: a flat copy of all buckets, and by halves half
+    a copy more, else a copy of one bucket for every subtree that the rank holds or receives.
     """
 
     def __init__(self, sizes: list[list[int]], slots: int, notes: int = 0, device: torch.device | None = None):
@@ -74,6 +75,7 @@ class SlotSum:
         self.halves = by_halves(slots, self.ranks, sum(lengths))
         if self.ranks > 1:
             self.flat = [torch.empty(length, device=device) for length in lengths]
+        if self.halves:
             self.spare = [torch.empty((length + 1) // 2, device=device) for length in lengths]
         self.begun: list[list[dist.Work]] = []
 
@@ -90,7 +92,7 @@ class SlotSum:
     def finish(self) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
         """After the last slot: the sums, by bucket, and the notes.
 
-        With more than one rank they are 1-dimensional views of memory that the next update writes again.
+        With more than one rank they are 1-dimensional, and mostly views of memory that the next update writes again.
         """
         if self.ranks == 1:
             return [tree.take()[0, self.slots] for tree in self.trees], self.notes
@@ -100,6 +102,8 @@ class SlotSum:
             for bucket, tree in enumerate(self.trees):
                 self._exchange_whole(bucket, tree.take())
         sums = [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
+        if self.flat[0].is_cuda:  # its norms add in another order where a tensor does not begin on 16 bytes
+            sums = [[part.clone() if part.data_ptr() % 16 else part for part in bucket] for bucket in sums]
         return sums, sums[-1].pop()
 
     def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:

@@ -41,6 +41,7 @@ CONTENT = [
     *("hostfile", "deepspeed_env", "last_words"),
 ]
 PATIENCE = 60.0  # seconds for the ranks of an earlier launch to end
+GLANCE = 0.5  # seconds for those to let go who only look whether a folder is locked
 
 
 class Damaged(Exception):
@@ -106,15 +107,20 @@ class Run:
 
         "running" without a live `dsr launch` behind it reads as failed. Raises UserError where there is no run.
         """
+        status = self._read_status()
+        if status["state"] == "running" and not self._is_held():
+            status = self._read_status()  # it may have ended between the two looks
+            if status["state"] == "running":
+                status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
+        return status
+
+    def _read_status(self) -> dict[str, Any]:
         try:
-            status = json.loads((self.folder / "status.json").read_text())
+            return json.loads((self.folder / "status.json").read_text())
         except FileNotFoundError:
             raise UserError(f"{self.folder}: no run here (no status.json)") from None
         except ValueError as error:
             raise UserError(f"{self.folder / 'status.json'}: not JSON ({error})") from None
-        if status["state"] == "running" and not self._is_held():
-            status.update(state="failed", reason="dsr launch is gone without a word: killed, or the disk is full")
-        return status
 
     def set_status(self, state: str, reason: str = "", **more: Any) -> None:
         """Write status.json, atomically: "running" starts anew, any other state ends the run.
@@ -146,17 +152,10 @@ class Run:
         A rank of a launch that was killed may take a moment to notice it. Raises TimeoutError if it stays.
         """
         descriptor = os.open(self.folder / ".writer", os.O_WRONLY | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}") from None
-                time.sleep(0.1)
-            else:
-                return descriptor
+        if not _lock(descriptor, patience):
+            os.close(descriptor)
+            raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}")
+        return descriptor
 
     # metrics
 
@@ -187,20 +186,18 @@ class Run:
 
     # checkpoints and the model
 
-    def save_checkpoint(
-        self, name: str, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep: int = 2
-    ) -> Path:
+    def save_checkpoint(self, name: str, tensors: Mapping[str, Tensors], state: dict[str, Any]) -> Path:
         """Write checkpoints/NAME: one safetensors file for each entry of `tensors`, state.json and their checksums.
 
         It exists whole or not at all, also after a power cut. Of the checkpoints named by `checkpoint_name`, the last
-        `keep` stay; others, such as "best", stay until they are written again.
+        two stay.
         """
         self.checkpoints.mkdir(exist_ok=True)
         for left in self.checkpoints.glob(".*"):  # by a process that was killed while it wrote
             remove(left)
         path = self.checkpoints / name
         _write(path, tensors, {"state.json": state})
-        for old in self.list_checkpoints()[:-keep]:  # out of sight first, so that none is ever seen half removed
+        for old in self.list_checkpoints()[:-2]:  # out of sight first, so that none is ever seen half removed
             remove(old.replace(old.with_name(f".{old.name}")))
         return path
 
@@ -208,23 +205,19 @@ class Run:
         """The checkpoints named by `checkpoint_name`, oldest first."""
         return sorted(self.checkpoints.glob("update-*"))
 
-    def load_checkpoint(self, name: str | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        """Verify and read a checkpoint, without a name the last one: (tensors, state), or None if there is none.
+    def load_checkpoint(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """Verify and read the last checkpoint: (tensors, state), or None if there is none.
 
-        A damaged last one is passed over for the one before, and a line on stderr says so. Raises Damaged if none is
+        A damaged one is passed over for the one before, and a line on stderr says so. Raises Damaged if none is
         whole. Only safetensors and JSON are read: nothing is executed.
         """
-        if name is not None:
-            return read_checkpoint(self.checkpoints / name)
         damage: Damaged | None = None
         for path in reversed(self.list_checkpoints()):
             try:
-                found = read_checkpoint(path)
+                return read_checkpoint(path)
             except Damaged as error:
                 damage = error
                 print(f"{error}: taking the checkpoint before it", file=sys.stderr)
-            else:
-                return found
         if damage is not None:
             raise Damaged(f"no whole checkpoint is left in {self.checkpoints}: {damage}")
         return None
@@ -266,10 +259,8 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere") from None
+        if not _lock(lock.fileno(), GLANCE):
+            raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere")
         lock.seek(0)
         _end(lock.read())
         try:
@@ -283,6 +274,20 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
         if not resume:
             _clear(folder)
         yield run
+
+
+def _lock(descriptor: int, patience: float) -> bool:
+    """Lock an open file for this process alone; False if others hold it for so many seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def check_links(folder: Path) -> None:

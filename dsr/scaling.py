@@ -199,7 +199,7 @@ def scaled(experiment: Experiment, rule: str, k: int) -> tuple[float, dict[str, 
     - adam-sde: sqrt(k), 1 - beta -> k (1 - beta) for both betas, eps -> eps / sqrt(k) (Malladi et al. 2022,
       arXiv:2205.10287); the weight decay, which the paper does not treat, stays.
     - adascale: 1 here; in training the measured gain in [1, k] multiplies it (Johnson et al. 2020, arXiv:2007.05105;
-      `dsr.noise.AdaScale`).
+      `dsr.noise.Noise.gain`).
     Raises UserError where the rule does not apply.
     """
     optimizer = experiment.deepspeed["optimizer"]

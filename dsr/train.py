@@ -49,9 +49,10 @@ def main() -> None:
     except Exception as error:
         known = isinstance(error, UserError | NotFinite)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        if not (lead and not _lost_a_rank(error) and _told(run, reason)):
+        lost = _lost_a_rank(error)
+        if lost or not lead or not _told(run, reason):
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
-            watch.let_the_other_end() if _lost_a_rank(error) else watch.leave(reason)
+            watch.let_the_other_end() if lost else watch.leave(reason)
         if isinstance(error, NotFinite):
             engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
         if os.environ.get("DSR_DEBUG"):

@@ -166,6 +166,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
         ("gradient_clipping=-1", "gradient_clipping must be 0 (none) or a positive number"),
         ("gradient_clipping=true", "gradient_clipping must be 0 (none) or a positive number"),
         ("zero_optimization=true", "zero_optimization must be an object"),
+        ("bfloat16=true", "bfloat16 must be an object"),
+        ("managed_gradient_accumulation=false", "managed_gradient_accumulation must be true"),
         ("zero_optimization.stage=4", "zero_optimization.stage must be 0, 1, 2 or 3 (given: 4)"),
         ("train_batch_size=33", "train_batch_size 33 is not 1 x 32"),
         ("amp.enabled=true", "amp was removed from DeepSpeed 0.19"),

@@ -1,11 +1,13 @@
 """A run's folder: the lock, the status, whole checkpoints, and what damage is found."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -59,6 +61,24 @@ def test_two_in_one_folder_are_refused(run):
     with pytest.raises(UserError, match="in use"), runs.hold(run.folder, force=True):
         pass
     assert run.status()["state"] == "running"
+
+
+def test_one_who_only_looks_at_the_status_keeps_nobody_out(run, tmp_path):
+    (tmp_path / "other").mkdir()
+    file = (tmp_path / "other" / ".lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_SH)  # as Run.status does for a moment
+    threading.Timer(0.1, file.close).start()
+    with runs.hold(tmp_path / "other"):
+        pass
+
+
+def test_a_run_that_ends_while_its_status_is_read_has_not_failed(run, monkeypatch):
+    def is_held(self):
+        self.set_status("finished")
+        return False
+
+    monkeypatch.setattr(runs.Run, "_is_held", is_held)
+    assert run.status()["state"] == "finished"
 
 
 def test_running_without_its_launcher_reads_as_failed(tmp_path):
@@ -142,13 +162,11 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     assert loaded["network"]["a"].dtype is torch.bfloat16
 
 
-def test_the_last_two_and_the_best_stay(run):
-    run.save_checkpoint("best", tensors(), STATE)
+def test_the_last_two_stay(run):
     for update in (5, 10, 15):
         run.save_checkpoint(runs.checkpoint_name(update), tensors(update), {"update": update})
     names = sorted(path.name for path in run.checkpoints.iterdir())
-    assert names == ["best", "update-00000010", "update-00000015"]
-    assert run.load_checkpoint("best")[1] == STATE
+    assert names == ["update-00000010", "update-00000015"]
 
 
 @pytest.mark.parametrize("file", ["network.safetensors", "state.json", "SHA256SUMS"])
