@@ -492,6 +492,12 @@ def _check_precision(part: dict[str, Any], source: str) -> None:
     bf16 = part.get("bf16", {}).get("enabled") or part.get("bfloat16", {}).get("enabled")
     if bf16 and part["optimizer"]["params"].get("torch_adam") is False:
         raise UserError(f"{source}: optimizer.params.torch_adam must be true with bf16")
+    sums = part.get("data_types", {}).get("grad_accum_dtype")
+    if bf16 and sums not in (None, "bf16", "bfloat16") and not part.get("zero_optimization", {}).get("stage", 0):
+        raise UserError(
+            f"{source}: data_types.grad_accum_dtype: at ZeRO stage 0 DeepSpeed takes bf16 only; leave it out: dsr adds "
+            "bf16 gradients in float32"
+        )
 
 
 def _check_places(part: dict[str, Any], source: str, prefix: str = "") -> None:

@@ -252,7 +252,10 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
             f"{folder} already holds a run; --resume goes on, --force replaces it, --run-dir goes elsewhere"
         )
     try:
-        if not is_run and folder.exists() and any(path.name not in LOCKS for path in folder.iterdir()):
+        left = [path.name for path in folder.iterdir()] if folder.exists() and not is_run else []
+        if any(
+            name not in LOCKS and not name.startswith(".status.json.") for name in left
+        ):  # killed at its first write
             raise UserError(f"{folder} is not empty and holds no run; --run-dir must name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")

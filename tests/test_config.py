@@ -219,6 +219,7 @@ GROWTH = 'dsr.scaling.growth={"epochs": [2, 4]}'
         (["torch_autocast.enabled=true", "torch_autocast.dtype=float16"], 'torch_autocast.dtype "float16"'),
         (["zero_optimization.stage=2", "zero_optimization.cpu_offload=true"], "zero_optimization.cpu_offload"),
         (["bf16.enabled=true", "optimizer.params.torch_adam=false"], "torch_adam must be true with bf16"),
+        (["bf16.enabled=true", "data_types.grad_accum_dtype=fp32"], "data_types.grad_accum_dtype: at ZeRO stage 0"),
     ],
 )
 def test_a_precision_or_place_that_cannot_be_saved_is_refused(overrides, message):

@@ -47,6 +47,13 @@ def test_an_existing_run_is_refused_and_replaced_only_by_force(tmp_path):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_what_a_kill_at_the_very_first_write_leaves_is_no_hindrance(tmp_path):
+    (tmp_path / ".status.json.17.partial").write_text("{")
+    with runs.hold(tmp_path) as run:
+        run.set_status("running")
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_a_folder_of_something_else_is_refused_even_by_force(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="holds no run"), runs.hold(tmp_path, force=True):
