@@ -196,13 +196,15 @@ def play(
         network.train()
     dtype = next(network.parameters()).dtype
     generator = engine.generator(device)
+    deepspeed.set_gradient_accumulation_boundary(False)
     for slot, batch in zip(mine, batches, strict=True):
         generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
         loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
         watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
-        deepspeed.set_gradient_accumulation_boundary(slot == mine[-1])
+        if slot == mine[-1]:
+            deepspeed.set_gradient_accumulation_boundary(True)
         deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
 

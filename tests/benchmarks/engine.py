@@ -31,7 +31,7 @@ CHANNELS, VARIABLES, MICRO_BATCH = 5, 2, 8
 SLOTS = 8  # a rank, where memory and throughput are measured
 SHORT = ["dsr.budget.updates=2", "dsr.log.every=1", "dsr.validation.every=2"]
 NETS = {  # settings, side of the high grid, updates to time
-    "tiny": (DeepDownscale(width=20, blocks=2, fold=2, patterns=8), 16, 300),  # about 17k parameters
+    "tiny": (DeepDownscale(width=20, blocks=2, fold=2, patterns=8), 16, 600),  # about 17k parameters
     "mid": (DeepDownscale(width=288, blocks=1, fold=4, patterns=0), 32, 30),  # about 1.5M parameters
 }
 Update = Callable[[], None]
@@ -187,7 +187,7 @@ def launch_case() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         store = Path(name, "store.zarr")
         write_tiny_store(store)
-        for turn in range(4):
+        for turn in range(6):
             run = Path(name, f"ours{turn}")
             line = [*(sys.executable, "-m", "dsr", "launch", str(SMALL), "--gpus", "2", "--devices", "2")]
             line += ["--data", str(store), "--run-dir", str(run)]
