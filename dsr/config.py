@@ -240,7 +240,14 @@ class Experiment(BaseModel):
     @property
     def exact(self) -> bool:
         """Whether gradients go through the slot tree; ZeRO stages 1-3 cannot."""
-        return self.dsr.scaling.exact and self.zero_stage == 0
+        return not self.inexact
+
+    @property
+    def inexact(self) -> str:
+        """Why gradients do not go through the slot tree; empty where they do."""
+        if self.zero_stage:
+            return "ZeRO shards the gradients"
+        return "" if self.dsr.scaling.exact else "dsr.scaling.exact is off"
 
     def resolved(self) -> dict[str, Any]:
         """The whole experiment as one JSON document, every default of the `dsr` section written out."""

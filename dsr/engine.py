@@ -297,8 +297,10 @@ def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: di
         number, key = name.split(".", 1)
         held.setdefault(int(number), {})[key] = tensor
     trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-    masters = [tensors["master"][str(i)] for i in range(len(trained))] if "master" in tensors else None
-    masters = masters or [tensors["network"][name] for name in trained]
+    if "master" in tensors:
+        masters = [tensors["master"][str(number)] for number in range(len(trained))]
+    else:
+        masters = [tensors["network"][name] for name in trained]
     inner = _inner(engine)
     if _is_sharded(engine):
         _scatter(engine, masters, held)

@@ -423,8 +423,7 @@ def launch(
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
         if not task.experiment.exact:
-            why = "dsr.scaling.exact is off" if not task.experiment.zero_stage else "ZeRO shards the gradients"
-            _say(f"not exact: {why}, so another number of GPUs gives other bits; {TOLERANCE}")
+            _say(f"not exact: {task.experiment.inexact}, so another number of GPUs gives other bits; {TOLERANCE}")
         run.set_status("running")  # first: what follows belongs to a run
         resolved = task.experiment.resolved()
         resolved["dsr"]["data"]["store"] = task.store

@@ -208,8 +208,8 @@ def scaled(experiment: Experiment, rule: str, k: int) -> tuple[float, dict[str, 
         if kind != "SGD":
             raise UserError(f"dsr.scaling.rule adascale is for SGD, not for {kind}: choose another rule or optimizer")
         if not experiment.exact:
-            why = "dsr.scaling.exact is off" if not experiment.zero_stage else "ZeRO shards the gradients"
-            raise UserError(f"dsr.scaling.rule adascale measures every slot's gradient, and cannot here: {why}")
+            why = f"measures every slot's gradient, and cannot here: {experiment.inexact}"
+            raise UserError(f"dsr.scaling.rule adascale {why}")
     if rule == "adam-sde":
         if kind not in ("Adam", "AdamW"):
             raise UserError(f"dsr.scaling.rule adam-sde is for Adam and AdamW, not for {kind}")
