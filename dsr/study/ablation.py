@@ -54,7 +54,9 @@ class Arm(Limits):
     """One way to use N GPUs. An optimizer of its own needs `rates`, its own search for the sequential rate."""
 
     label: str
-    mode: Literal["strong", "weak"]
+    mode: Annotated[
+        Literal["strong", "weak", "auto"], Field(description="auto: `gpus` are the most that it may choose")
+    ]
     micro_batch: Positive | None = Field(
         None, description="samples that a GPU takes at once; the batch stays, so the mean is the same but for rounding"
     )

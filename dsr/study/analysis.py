@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dsr import speed
-from dsr.study.ablation import SEQUENTIAL, Ablation
+from dsr.study import target
+from dsr.study.ablation import SEQUENTIAL
 from dsr.study.cells import Cell, Choice
+from dsr.study.found import Found, Record
 from dsr.study.statistics import (
     Interval,
     difference_interval,
@@ -20,39 +19,19 @@ from dsr.study.statistics import (
     wilson_interval,
 )
 
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Found:
-    """All that was run: the study's cells, the candidates of every tuned rate, the proofs, and the records by key."""
-
-    ablation: Ablation
-    cells: list[Cell]
-    tuning: dict[Choice, list[Cell]]
-    rates: dict[Choice, float]
-    proofs: list[tuple[Cell, Cell]]
-    records: dict[str, Record]
-
-    def record(self, cell: Cell) -> Record:
-        return self.records.get(cell.key, {"state": "failed", "reason": "not run"}) if cell.plan else {"state": ""}
-
-    def name(self, cell: Cell) -> str:
-        """The folder of the run that answers for the cell."""
-        first = next((c for cells in self.tuning.values() for c in cells if c.key == cell.key), None)
-        return (first or next(c for c in self.cells if c.plan and c.key == cell.key)).name
-
 
 def study(found: Found) -> dict[str, Any]:
     """What study.json holds, but for how the study was run: definitions, data, tuned rates, groups, proofs."""
     ablation = found.ablation
+    groups = [_group(found, cells) for cells in found.groups()]
     return {
         "title": ablation.title,
         "definitions": ablation.definitions.model_dump(),
         "arms": {SEQUENTIAL: "sequential, one GPU", **{name: arm.label for name, arm in ablation.arms.items()}},
         "data": {name: _data(found, name) for name in ablation.data},
         "tuning": [_tuned(choice, cells, found) for choice, cells in found.tuning.items()],
-        "groups": [_group(found, cells) for cells in _groups(found.cells)],
+        "groups": groups,
+        "auto": [target.against_the_best(found, cells, groups) for cells in found.groups() if cells[0].mode == "auto"],
         "proofs": [_proof(real, rehearsed, found) for real, rehearsed in found.proofs],
         "wires": ablation.wires.model_dump(),
         "cores": len(os.sched_getaffinity(0)),
@@ -78,22 +57,24 @@ def expected_skill(found: Found, data: str) -> Interval | None:
     """The interval of the sequential seeds' skill that means "the same", as the file defines it."""
     definitions = found.ablation.definitions
     interval = prediction_interval if definitions.same == "prediction" else mean_interval
-    return interval(_skills(found, _sequential(found, data)), definitions.level)
+    return interval(found.skills(found.sequential(data)), definitions.level)
 
 
 def curves(found: Found) -> list[dict[str, Any]]:
     """A line for each validation of each run: skill on validation data against updates and samples."""
     lines = []
     for cell in found.cells:
+        plan = found.plan(cell)
+        if plan is None:
+            continue
         for updates, skill in found.record(cell).get("curve", []):
-            assert cell.plan is not None
             lines.append({**_place(cell), "seed": cell.seed, "updates": updates,
-                          "samples": updates * cell.plan.effective_batch, "skill": skill})  # fmt: skip
+                          "samples": updates * plan.effective_batch, "skill": skill})  # fmt: skip
     return lines
 
 
 def _row(found: Found, cell: Cell) -> dict[str, Any]:
-    record, plan = found.record(cell), cell.plan
+    record, plan = found.record(cell), found.plan(cell)
     test = record.get("test", {})
     rmse = test.get("rmse", {})
     units = list(test.get("units", {}).values())
@@ -131,13 +112,6 @@ def _place(cell: Cell) -> dict[str, Any]:
     return {"data": cell.data, "budget": cell.budget, "arm": cell.arm, "gpus": cell.gpus}
 
 
-def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    grouped: dict[Choice, list[Cell]] = {}
-    for cell in cells:
-        grouped.setdefault(cell.choice, []).append(cell)
-    return list(grouped.values())
-
-
 def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
     """The seeds of one (data, budget, arm, gpus) together."""
     first, level = cells[0], found.ablation.definitions.level
@@ -145,19 +119,20 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
     if first.plan is None:
         return {**group, "runs": 0, "reason": first.reason}
     records = [found.record(cell) for cell in cells]
-    reference, skills = _skills(found, _sequential(found, first.data)), _skills(found, cells)
+    plans = [plan for cell in cells if (plan := found.plan(cell))]
+    reference, skills = found.skills(found.sequential(first.data)), found.skills(cells)
     expected = expected_skill(found, first.data)
     outcomes = [outcome(record, expected) for record in records]
     diverged, ran = outcomes.count("diverged"), len(outcomes) - outcomes.count("failed")
     return {
         **group,
         "seeds": [cell.seed for cell in cells],
-        "effective_batch": first.plan.effective_batch,
-        "slots": first.plan.slots,
-        "share": first.plan.effective_batch / first.plan.samples,
-        "learning_rate": first.plan.learning_rate,
-        "updates": first.plan.updates,
-        "warmup_updates": first.plan.warmup_updates,
+        "effective_batch": _common([plan.effective_batch for plan in plans]),
+        "slots": _common([plan.slots for plan in plans]),
+        "share": _common([plan.effective_batch / plan.samples for plan in plans]),
+        "learning_rate": _common([plan.learning_rate for plan in plans]),
+        "updates": _common([plan.updates for plan in plans]),
+        "warmup_updates": _common([plan.warmup_updates for plan in plans]),
         "outcomes": {name: outcomes.count(name) for name in dict.fromkeys(outcomes)},
         "diverged": diverged,
         "diverged_interval": wilson_interval(diverged, ran, level) if ran else None,
@@ -165,60 +140,29 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
         "skill_interval": mean_interval(skills, level),
         "difference": float(np.mean(skills) - np.mean(reference)) if skills and reference else None,
         "difference_interval": difference_interval(skills, reference, level),
-        "identical": _keys(cells) <= _keys(_sequential(found, first.data)),
+        "identical": _same_weights(found, cells),
         "noise_scale": _median([r["noise_scale"] for r in records if r.get("noise_scale") is not None]),
-        **_time(found, cells, records),
+        **_time(found, cells),
     }
 
 
-def _time(found: Found, cells: list[Cell], records: list[Record]) -> dict[str, Any]:
-    """Updates and samples to the target, and predicted seconds on as many real GPUs; None where no run reached it."""
-    plan = cells[0].plan
-    assert plan is not None
-    target = target_skill(found, cells[0].data)
-    reached = [updates_to(record.get("curve", []), target) for record in records] if target is not None else []
-    updates = _median([count for count in reached if count is not None])
-    slot = _slot_seconds(found, cells[0])
-    parameters = next((r["test"]["parameters"] for r in records if "test" in r), None)
-    update = None
-    if slot is not None and parameters is not None:
-        wires = speed.Wires(**found.ablation.wires.model_dump())
-        update = speed.update_seconds(plan.slots, plan.gpus, slot, parameters, wires)
+def _time(found: Found, cells: list[Cell]) -> dict[str, Any]:
+    """Updates and samples to the target, and predicted seconds: medians of the seeds that reached it, else None."""
+    runs = [run for cell in cells if (run := target.reached(found, cell))]
+    plans = [plan for cell in cells if (plan := found.plan(cell))]
+    updates = [target.update_seconds(found, cells[0], plan) for plan in plans]
     return {
-        "reached_target": sum(count is not None for count in reached),
-        "updates_to_target": updates,
-        "samples_to_target": None if updates is None else updates * plan.effective_batch,
-        "slot_seconds": slot,
-        "predicted_update_seconds": update,
-        "predicted_seconds_to_target": updates * update if updates is not None and update is not None else None,
+        "reached_target": len(runs),
+        "updates_to_target": _median([run.updates for run in runs]),
+        "samples_to_target": _median([run.samples for run in runs]),
+        "slot_seconds": target.slot_seconds(found, cells[0]),
+        "predicted_update_seconds": _median([update for update in updates if update is not None]),
+        "predicted_seconds_to_target": _median([run.seconds for run in runs if run.seconds is not None]),
     }
-
-
-def _slot_seconds(found: Found, like: Cell) -> float | None:
-    """One slot's seconds on one device: the median of all runs on the same data with the same micro-batch."""
-    seconds = []
-    for cell in found.cells:
-        if cell.plan and like.plan and (cell.data, cell.plan.micro_batch) == (like.data, like.plan.micro_batch):
-            update = found.record(cell).get("update_seconds")
-            seconds += [update * cell.plan.devices / cell.plan.slots] if update else []
-    return _median(seconds)
-
-
-def target_skill(found: Found, data: str) -> float | None:
-    """The target: a share, by the definitions, of the sequential runs' mean best skill on validation data."""
-    best = [
-        max(skill for _, skill in r["curve"]) for r in map(found.record, _sequential(found, data)) if r.get("curve")
-    ]
-    return found.ablation.definitions.target * float(np.mean(best)) if best else None
-
-
-def updates_to(curve: list[tuple[int, float]], target: float) -> int | None:
-    """The update of the first validation that reached the target."""
-    return next((updates for updates, skill in curve if skill >= target), None)
 
 
 def _data(found: Found, name: str) -> dict[str, Any]:
-    cells = _sequential(found, name)
+    cells = found.sequential(name)
     tests = [r["test"] for r in map(found.record, cells) if "test" in r]
     plan = cells[0].plan
     return {
@@ -232,9 +176,9 @@ def _data(found: Found, name: str) -> dict[str, Any]:
         "bicubic": tests[0]["bicubic"] if tests else None,
         "units": tests[0]["units"] if tests else None,
         "sequential_rmse": _mean_of([test["rmse"] for test in tests]),
-        "sequential_skill": _skills(found, cells),
+        "sequential_skill": found.skills(cells),
         "same": expected_skill(found, name),
-        "target_skill": target_skill(found, name),
+        "target_skill": target.skill_of_target(found, name),
     }
 
 
@@ -269,18 +213,17 @@ def _proof(real: Cell, rehearsed: Cell, found: Found) -> dict[str, Any]:
     }
 
 
-def _sequential(found: Found, data: str) -> list[Cell]:
-    return [cell for cell in found.cells if cell.data == data and cell.arm == SEQUENTIAL]
+def _same_weights(found: Found, cells: list[Cell]) -> bool:
+    """Whether every run is a sequential one: the same computation, or (a probe chose it) the same weights."""
+    sequential = found.sequential(cells[0].data)
+    keys = {cell.key for cell in sequential}
+    hashes = {found.record(cell).get("weights_sha256") for cell in sequential} - {None}
+    return all(cell.key in keys or found.record(cell).get("weights_sha256") in hashes for cell in cells)
 
 
-def _skills(found: Found, cells: list[Cell]) -> list[float]:
-    """The test skill of the runs that converged."""
-    records = [found.record(cell) for cell in cells]
-    return [record["test"]["skill"] for record in records if record["state"] == "finished"]
-
-
-def _keys(cells: list[Cell]) -> set[str]:
-    return {cell.key for cell in cells if cell.plan}
+def _common(values: list[Any]) -> Any:
+    """What all seeds have in common; None where a probe chose differently for them."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _median(values: list[float]) -> float | None:

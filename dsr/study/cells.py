@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -35,7 +36,7 @@ class Cell:
     rate: float  # the sequential learning rate, before the rule
     name: str  # of the run's folder, if no other cell of the same key comes first
     task: Task
-    plan: Plan | None
+    plan: Plan | None  # in mode auto the config's own, before a probe has chosen
     reason: str = ""  # why it cannot be
     devices: int = 1
 
@@ -54,7 +55,8 @@ class Cell:
         resolved["exact"] = self.task.experiment.exact
         for name in RANKS_ONLY:
             plan.pop(name)
-        text = json.dumps([resolved, plan, self.devices], sort_keys=True)
+        chooses = [self.mode, self.gpus] if self.mode == "auto" else []
+        text = json.dumps([resolved, plan, self.devices, *chooses], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -231,7 +233,11 @@ def distinct(cells: Iterable[Cell]) -> dict[str, Cell]:
 
 
 def _plan(experiment: Experiment, mode: str, gpus: int, samples: int, devices: int) -> Plan:
-    return make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=devices, devices=devices)
+    planned = functools.partial(make_plan, experiment, samples=samples, available=devices, devices=devices)
+    if mode == "auto":
+        planned(mode="probe", gpus=gpus)  # it must be possible
+        return planned(mode=SEQUENTIAL, gpus=1)
+    return planned(mode=mode, gpus=gpus)
 
 
 def _store(data: Any) -> str:

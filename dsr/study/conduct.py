@@ -17,6 +17,7 @@ from dsr.study import analysis, slurm, tensorboard
 from dsr.study.ablation import SEQUENTIAL
 from dsr.study.cells import Cell, Choice, Expansion, choose, distinct
 from dsr.study.cost import Clock
+from dsr.study.found import Found
 from dsr.study.running import DONE, Folder, Stopped, play
 from dsr.study.show import Board, duration
 
@@ -111,7 +112,7 @@ class Conduct:
         records |= self._play(STUDY, self.cells, at_once, before=self.numbered[0])
         pairs = list(itertools.chain(*self.proofs))
         records |= self._play(PROOFS, pairs, 1, before=[*self.numbered[0], *self.cells])
-        found = analysis.Found(self.ablation, self.cells, self.tuning, self.rates, self.proofs, records)
+        found = Found(self.ablation, self.cells, self.tuning, self.rates, self.proofs, records)
         page = write(found, self.folder.root, file)
         failed = [record for record in records.values() if record["state"] not in DONE]
         if failed:
@@ -171,7 +172,7 @@ class Conduct:
             )
 
 
-def write(found: analysis.Found, folder: Path, file: Path) -> Path:
+def write(found: Found, folder: Path, file: Path) -> Path:
     """cells.csv, study.json, TensorBoard's metrics, report/index.html and its tables. Returns the page's path."""
     from dsr.study import report
 

@@ -27,8 +27,7 @@ def collect(run: Run, diverged_below: float) -> dict[str, Any]:
         "updates": status["updates"],
         "weights_sha256": status["weights_sha256"],
         "seconds": _seconds(status),
-        "effective_batch": plan["effective_batch"],
-        "updates_per_epoch": plan["updates_per_epoch"],
+        "plan": plan,
         **_logged(run, plan),
     }
     if status["state"] == "finished":

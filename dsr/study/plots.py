@@ -102,7 +102,7 @@ def noise(result: dict[str, Any]) -> Figure | None:
     styles = {SEQUENTIAL: {"color": "black", "marker": "o", "linestyle": ""}, **_styles(result)}
     picture, axes = _panels(result)
     for ax, data in zip(axes, result["data"], strict=False):
-        own = [g for g in groups if g["data"] == data and g["budget"] == "epochs"]
+        own = [g for g in groups if g["data"] == data and g["budget"] == "epochs" and g["effective_batch"]]
         batches = sorted({g["effective_batch"] for g in own})
         for arm, style in styles.items():
             there = sorted((g["effective_batch"], g["noise_scale"]) for g in own if g["arm"] == arm)

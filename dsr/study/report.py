@@ -58,7 +58,7 @@ def speed_ups(result: dict[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for group in result["groups"]:
         update, slot = group.get("predicted_update_seconds"), group.get("slot_seconds")
-        if update and slot and group["arm"] != SEQUENTIAL and group["budget"] == "epochs":
+        if update and slot and group["mode"] != "auto" and group["arm"] != SEQUENTIAL and group["budget"] == "epochs":
             gain = group["slots"] * slot / update
             lines.append({**{key: group[key] for key in ("data", "arm", "gpus")}, "how": "predicted",
                           "speed_up": gain, "efficiency": gain / group["gpus"]})  # fmt: skip
@@ -127,6 +127,16 @@ def _body(
             "target.csv",
         )
         or "<p>No run reached the target.</p>",
+        *(
+            [
+                "</section><section><h2>Mode auto against the grid's best cell</h2>",
+                "<p>Medians over the seeds. Of the grid count the cells whose seeds all reached the target; the best "
+                "is picked by hindsight, once for samples and once for predicted time.</p>",
+                _list(words.auto(result)),
+            ]
+            if result["auto"]
+            else []
+        ),
         "</section><section><h2>Speed-up and efficiency</h2>",
         _picture(
             plots.speedup(result, [line for line in speeds if line["data"] == timed]),

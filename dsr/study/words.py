@@ -16,6 +16,7 @@ def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("Letting the batch grow with the GPUs (weak scaling)", _kept(result, "epochs")),
         ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(result, "updates")),
         ("Runs that did not converge", _failures(result)),
+        ("Letting a probe choose batch and GPUs (--mode auto)", _auto(result)),
         ("What this does not show", _limits(result)),
     ]
     return [(about, text) for about, text in parts if text]
@@ -42,7 +43,6 @@ def verdict(group: Group) -> str:
     return "worse" if high < 0 else "better" if low > 0 else "same"
 
 
-KEPT = ("identical", "same", "better")
 SYMBOLS = {
     "identical": ("≡", "the same weights, bit for bit"),
     "same": ("=", "no difference that these seeds can show"),
@@ -85,6 +85,35 @@ def definitions(result: dict[str, Any]) -> list[str]:
         f"The target of the time to target is {100 * found['target']:g} % of the sequential runs' best skill on "
         "validation data.",
     ]
+
+
+def auto(result: dict[str, Any]) -> list[str]:
+    """For each data set: what the probes saw and chose, and what the runs took against the grid's best cells."""
+    lines = []
+    for found in result["auto"]:
+        runs, label = found["runs"], result["data"][found["data"]]["label"]
+        chosen = "; ".join(
+            f"seed {run['seed']}: a batch of {run['effective_batch']} on {run['gpus']} GPUs"
+            + ("" if run["noise_scale"] is None else f" (noise scale {run['noise_scale']:.0f})")
+            for run in runs
+        )
+        lines.append(f"{label}, at most {found['gpus']} GPUs. {chosen or 'No run ended.'}")
+        for what, unit in (("samples", "samples"), ("seconds", "s")):
+            own, best = found[what]["auto"], found[what]["best_cell"]
+            if own is None or best is None:
+                lines.append(f"{label}: not every seed of auto, or no whole cell of the grid, reached the target.")
+                break
+            cell = f"{result['arms'][best['arm']]} at {best['gpus']} GPUs, equal {best['budget']}"
+            lines.append(
+                f"{label}: {own:.4g} {unit} to the target, {found[what]['ratio']:.2f} of the best cell's "
+                f"{found[what]['best']:.4g} ({cell})."
+            )
+        if runs:
+            lines.append(
+                f"{label}: each probe took {runs[0]['probe_updates']} updates, {runs[0]['probe_samples']} samples, "
+                "before the run; they are not part of these numbers."
+            )
+    return lines
 
 
 def shared(result: dict[str, Any]) -> list[str]:
@@ -147,22 +176,45 @@ def _strong(result: dict[str, Any]) -> str:
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
-    """At how many GPUs the best weak arm shows no loss, and where every arm does, by data set."""
-    kept: list[str] = []
-    lost: list[str] = []
+    """For each data set what the best weak arm, picked by hindsight, loses at how many GPUs."""
+    texts = []
     for data, about in result["data"].items():
         groups = [g for g in _weak_groups(result, data, budget) if g["gpus"] > 1]
-        counts = sorted({g["gpus"] for g in groups})
-        good = [n for n in counts if any(verdict(g) in KEPT for g in groups if g["gpus"] == n)]
-        for found, which in ((kept, good), (lost, [n for n in counts if n not in good])):
-            if which:
-                found.append(f"{about['label']} at {_listed(which)} GPUs")
-    texts = []
-    if kept:
-        texts.append(f"with the best arm, picked by hindsight, no loss shows for {'; '.join(kept)}.")
-    if lost:
-        texts.append(f"Every arm is worse than one GPU, or has runs that fail, for {'; '.join(lost)}.")
-    return " ".join(texts)
+        if not groups or not about["sequential_skill"]:
+            continue
+        one = sum(about["sequential_skill"]) / len(about["sequential_skill"])
+        parts: dict[str, list[int]] = {}
+        for gpus in sorted({g["gpus"] for g in groups}):
+            own = [g for g in groups if g["gpus"] == gpus]
+            parts.setdefault(_loss(own, one, result["definitions"]["target"]), []).append(gpus)
+        found = "; ".join(f"{loss} at {_listed(counts)} GPUs" for loss, counts in parts.items())
+        texts.append(f"{about['label']}: {found}.")
+    return f"what the best arm, picked by hindsight, loses of one GPU's skill. {' '.join(texts)}" if texts else ""
+
+
+def _loss(groups: list[Group], one: float, kept: float) -> str:
+    """What the best arm of one GPU count loses of one GPU's skill, and how sure that is.
+
+    A loss is small, and said to be, only where its whole interval is: `kept` is the share of the skill that counts as
+    reached. Two means whose interval holds zero may still lie far apart.
+    """
+    whole = [g for g in groups if g["skill"] is not None and not g["diverged"]]
+    if not whole:
+        return "in every arm some runs fail"
+    best = max(whole, key=lambda g: g["skill"])
+    lost = f"{max(one - best['skill'], 0):.3f} of {one:.3f}"
+    if verdict(best) == "worse":
+        return lost
+    if verdict(best) == "unknown":
+        return f"{lost} (too few seeds to compare)"
+    if verdict(best) == "identical":
+        return "nothing"
+    if verdict(best) == "better":
+        return f"nothing (it gains {best['difference']:.3f})"
+    low, high = best["difference_interval"]
+    if -low <= (1 - kept) * one:
+        return f"less than {100 * (1 - kept):g} %"
+    return f"{lost}, not proven (the seeds allow {max(-high, 0):.3f} to {-low:.3f})"
 
 
 def _weak_groups(result: dict[str, Any], data: str, budget: str) -> list[Group]:
@@ -242,6 +294,23 @@ def _failures(result: dict[str, Any]) -> str:
     where = ", ".join(dict.fromkeys(f"{result['arms'][g['arm']]} at {g['gpus']}" for g in often))
     most = f"More than half fail only here: {where} GPUs." if often else "In no cell did more than half of them fail."
     return f"of all weak runs {', and '.join(sentences)}. {most}"
+
+
+def _auto(result: dict[str, Any]) -> str:
+    """Its samples and its predicted time to the target against the best cell of the grid, by data set."""
+    texts = []
+    for found in result["auto"]:
+        label = result["data"][found["data"]]["label"]
+        if found["samples"]["ratio"] is None:
+            texts.append(f"{label}: no comparison, since not every seed reached the target")
+            continue
+        shares = f"{found['samples']['ratio']:.2f} times the samples"
+        if found["seconds"]["ratio"] is not None:
+            shares += f" and {found['seconds']['ratio']:.2f} times the predicted time"
+        texts.append(f"{label}, at most {found['gpus']} GPUs: {shares}")
+    if not texts:
+        return ""
+    return f"to the target, of the grid's best cells, picked by hindsight, it took: {'; '.join(texts)}."
 
 
 def _limits(result: dict[str, Any]) -> str:

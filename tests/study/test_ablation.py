@@ -131,6 +131,18 @@ def test_limits_leave_cells_out(tmp_path, tiny_store):
     assert found == {("a", 2, "epochs", 1), ("a", 2, "epochs", 2)} | b
 
 
+def test_an_arm_in_mode_auto_is_planned_by_its_own_probe(tmp_path, tiny_store):
+    auto = {"label": "auto", "mode": "auto", "gpus": [4]}
+    path = study(tmp_path, tiny_store, arms={"auto": auto}, seeds=[1, 2])
+    cells = [cell for cell in expand(path).study({}) if cell.arm == "auto"]
+    assert [(cell.gpus, cell.seed, cell.plan.effective_batch) for cell in cells] == [(4, 1, 4), (4, 2, 4)]
+    assert not {cell.key for cell in cells} & {cell.key for cell in expand(path).study({}) if cell.arm != "auto"}
+    growth = {"dsr": {"scaling": {"growth": {"epochs": [1], "factor": 2}}}}
+    path = study(tmp_path, tiny_store, arms={"auto": {**auto, "changes": growth}})
+    (cell,) = [cell for cell in expand(path).study({}) if cell.arm == "auto"]
+    assert cell.plan is None and "leave out dsr.scaling.growth" in cell.reason
+
+
 def test_an_arm_s_micro_batch_keeps_the_batch(tmp_path, tiny_store):
     cells = expand(study(tmp_path, tiny_store, arms={"a": linear(micro_batch=2)})).study({})
     plan = next(c.plan for c in cells if c.choice == ("tiny", "a", "epochs", 2))
@@ -176,7 +188,7 @@ def test_the_shipped_study_asks_for_what_it_should(tmp_path):
     found, base = files.read(path)
     assert base.exists() and len(found.seeds) >= 5 and found.gpus == [1, 2, 4, 8, 16, 32]
     assert set(found.budgets) == {"epochs", "updates"}
-    assert {arm.mode for arm in found.arms.values()} == {"strong", "weak"}
+    assert {arm.mode for arm in found.arms.values()} == {"strong", "weak", "auto"}
     assert sorted({data.simulate.train for data in found.data.values() if data.simulate}) == [432]
     quick, _ = files.read(path, quick=True)
     assert set(quick.arms) < set(found.arms)

@@ -22,11 +22,12 @@ SEQUENTIAL = "tiny-sequential-rate0.004-seed1"
 
 
 def write(folder: Path, store: Path) -> Path:
-    """Two sequential runs, two weak ones, one that diverges, one candidate rate, two of the proof: eight runs."""
+    """Two sequential runs, two weak ones, one that diverges, one candidate rate, two of auto and two of the proof."""
     arms = {
         "strong": {"label": "strong", "mode": "strong", "gpus": [1, 2, 3]},
         "none": {"label": "weak, rate kept", "mode": "weak", "gpus": [2, 16]},
         "wild": linear(label="weak, far too fast", changes=[], retune=[1e9], gpus=[2], seeds=[1]),
+        "auto": {"label": "auto", "mode": "auto", "gpus": [3]},
     }
     return study(
         folder,
@@ -89,7 +90,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
 
 def test_it_says_what_it_will_do_before_it_begins(killed):
     _, _, said = killed
-    assert "A tiny study: 8 runs (3 to tune rates, 3 of the study, 2 to prove" in said
+    assert "A tiny study: 10 runs (3 to tune rates, 5 of the study, 2 to prove" in said
     assert "at once, about" in said
     assert "cannot be: tiny, strong at 3 GPUs, equal epochs: 3 GPUs do not divide the 4 slots" in said
     assert "cannot be: tiny, none at 16 GPUs, equal epochs: an effective batch of 64 samples is larger" in said
@@ -114,6 +115,7 @@ def test_a_line_for_every_run(finished):
     both = [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     expected = [("sequential", "1", "1"), ("sequential", "1", "2"), *(("strong", *rest) for rest in both)]
     expected += [("strong", "3", ""), ("none", "2", "1"), ("none", "2", "2"), ("none", "16", ""), ("wild", "2", "1")]
+    expected += [("auto", "3", "1"), ("auto", "3", "2")]
     assert place == expected
     by_arm = {(line["arm"], line["gpus"]): line for line in found}
     weak, strong = by_arm["none", "2"], by_arm["strong", "2"]
@@ -155,6 +157,20 @@ def test_the_study_s_file_holds_definitions_tuned_rates_and_proofs(finished):
     groups = {(g["arm"], g["gpus"]): g for g in found["groups"]}
     assert groups["strong", 2]["identical"] and not groups["none", 2]["identical"]
     assert groups["wild", 2]["diverged"] == 1 and groups["wild", 2]["skill"] is None
+
+
+def test_auto_plays_what_its_probe_chose_and_is_held_against_the_best_of_the_grid(finished):
+    found = json.loads((finished[0] / "study.json").read_text())
+    (auto,) = found["auto"]
+    assert (auto["data"], auto["arm"], auto["gpus"]) == ("tiny", "auto", 3)
+    for run, line in zip(auto["runs"], [line for line in lines(finished[0]) if line["arm"] == "auto"], strict=True):
+        plan = json.loads((finished[0] / line["run"] / "plan.json").read_text())
+        assert plan["mode"] == "auto" and plan["devices"] == 1
+        assert (run["effective_batch"], run["gpus"]) == (plan["effective_batch"], plan["gpus"])
+        assert line["effective_batch"] == str(plan["effective_batch"])
+        assert run["probe_samples"] == 4 * run["probe_updates"] == 4 * plan["auto"]["measured"]["updates"]
+    page = (finished[0] / "report/index.html").read_text()
+    assert "Mode auto against the grid" in page and "Letting a probe choose" in page
 
 
 def test_the_report_stands_alone_and_answers_in_plain_words(finished):
@@ -208,7 +224,7 @@ def test_a_run_that_is_lost_is_played_again_to_the_same_line(file, finished):
 def test_slurm_gets_an_array_of_cells_between_tuning_and_report(file, tmp_path, monkeypatch, capsys):
     assert ablate(file, tmp_path / "run", submit="slurm", dry_run=True) == 0
     said = capsys.readouterr().out
-    assert "#SBATCH --array=1-3" in said and "#SBATCH --array=4-12" in said and "#SBATCH --cpus-per-task=2" in said
+    assert "#SBATCH --array=1-3" in said and "#SBATCH --array=4-14" in said and "#SBATCH --cpus-per-task=2" in said
     assert f"dsr ablate {file} --run-dir {tmp_path / 'run'} --cell $SLURM_ARRAY_TASK_ID" in said
     assert not (tmp_path / "run").exists()
     calls = tmp_path / "calls"

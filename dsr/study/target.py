@@ -1,0 +1,114 @@
+"""Time to the target: updates, samples and predicted seconds of every run, and auto against the best of the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from dsr import speed
+from dsr.scaling import Plan
+from dsr.study.cells import Cell
+from dsr.study.found import Found
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What one run needed to the target; seconds are predicted, on as many real GPUs as its plan has."""
+
+    updates: int
+    samples: int
+    seconds: float | None
+
+
+def skill_of_target(found: Found, data: str) -> float | None:
+    """The target: a share, by the definitions, of the sequential runs' mean best skill on validation data."""
+    curves = [found.record(cell).get("curve") for cell in found.sequential(data)]
+    best = [max(skill for _, skill in curve) for curve in curves if curve]
+    return found.ablation.definitions.target * float(np.mean(best)) if best else None
+
+
+def reached(found: Found, cell: Cell) -> Reached | None:
+    """By the first validation that reached the target; None where none did."""
+    plan, target = found.plan(cell), skill_of_target(found, cell.data)
+    if plan is None or target is None:
+        return None
+    curve = found.record(cell).get("curve", [])
+    updates = next((updates for updates, skill in curve if skill >= target), None)
+    if updates is None:
+        return None
+    update = update_seconds(found, cell, plan)
+    return Reached(updates, plan.samples_seen(updates), None if update is None else updates * update)
+
+
+def update_seconds(found: Found, cell: Cell, plan: Plan) -> float | None:
+    """Predicted seconds of an update on the plan's GPUs; None where the study timed no such slot."""
+    slot, parameters = slot_seconds(found, cell), _parameters(found, cell)
+    if slot is None or parameters is None:
+        return None
+    wires = speed.Wires(**found.ablation.wires.model_dump())
+    return speed.update_seconds(plan.slots, plan.gpus, slot, parameters, wires)
+
+
+def slot_seconds(found: Found, like: Cell) -> float | None:
+    """One slot's seconds on one device: the median of all runs on the same data with the same micro-batch."""
+    seconds = []
+    for cell in found.cells:
+        plan = found.plan(cell)
+        if plan and like.plan and (cell.data, plan.micro_batch) == (like.data, like.plan.micro_batch):
+            update = found.record(cell).get("update_seconds")
+            seconds += [update * plan.devices / plan.slots] if update else []
+    return median(seconds) if seconds else None
+
+
+def _parameters(found: Found, like: Cell) -> int | None:
+    """How many the network has, as a run of the same arm tells."""
+    records = [found.record(cell) for cell in found.cells if (cell.data, cell.arm) == (like.data, like.arm)]
+    return next((record["test"]["parameters"] for record in records if "test" in record), None)
+
+
+def against_the_best(found: Found, cells: list[Cell], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The runs of one arm in mode auto, and their medians against the best cell of the grid, found by hindsight.
+
+    Of the grid count the cells, other than auto's, whose seeds all reached the target. What the probe itself took is
+    told beside, and is not part of the ratios.
+    """
+    first = cells[0]
+    grid = [g for g in groups if g["data"] == first.data and g["mode"] != "auto" and "reason" not in g]
+    grid = [g for g in grid if g["reached_target"] == g["runs"]]
+    runs = [_auto_run(found, cell) for cell in cells if found.record(cell).get("plan")]
+    whole = bool(runs) and all(run["samples"] is not None for run in runs)
+    against = {}
+    for what, column in (("samples", "samples_to_target"), ("seconds", "predicted_seconds_to_target")):
+        best = min((g for g in grid if g[column] is not None), key=lambda g: g[column], default=None)
+        own = median(run[what] for run in runs) if whole and all(run[what] is not None for run in runs) else None
+        against[what] = {
+            "auto": own,
+            "best": best and best[column],
+            "best_cell": best and {key: best[key] for key in ("arm", "budget", "gpus", "effective_batch")},
+            "ratio": own / best[column] if own is not None and best else None,
+        }
+    return {"data": first.data, "arm": first.arm, "gpus": first.gpus, "runs": runs, **against}
+
+
+def _auto_run(found: Found, cell: Cell) -> dict[str, Any]:
+    """What one run's probe measured and chose, and what run and probe took."""
+    plan, own = found.plan(cell), cell.plan
+    assert plan is not None and plan.auto is not None and own is not None
+    measured, to_target = plan.auto["measured"], reached(found, cell)
+    return {
+        "seed": cell.seed,
+        "noise_scale": measured["noise_scale"],
+        "noise_scale_interval": measured["noise_interval"],
+        "effective_batch": plan.effective_batch,
+        "gpus": plan.gpus,
+        "learning_rate": plan.learning_rate,
+        "updates": to_target and to_target.updates,
+        "samples": to_target and to_target.samples,
+        "seconds": to_target and to_target.seconds,
+        "probe_updates": measured["updates"],
+        "probe_samples": measured["updates"] * own.effective_batch,
+        "why": plan.auto["why"],
+    }

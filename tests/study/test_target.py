@@ -1,0 +1,94 @@
+"""Time to the target, and auto against the best of the grid, on results worked out by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dsr.speed import Wires, update_seconds
+from dsr.study import target
+from dsr.study.ablation import Ablation
+
+PARAMETERS = 1000
+
+
+class Results(SimpleNamespace):
+    """What `Found` gives, with plans and records as they are written here."""
+
+    def record(self, cell):
+        return cell.result
+
+    def plan(self, cell):
+        return cell.played
+
+    def sequential(self, data):
+        return [cell for cell in self.cells if cell.arm == "sequential"]
+
+
+def run(arm, curve, *, batch=4, gpus=1, seconds=0.4, auto=None):
+    """A run of micro-batches of 1 that took `seconds` an update on one device."""
+    plan = SimpleNamespace(
+        **{"effective_batch": batch, "slots": batch, "gpus": gpus, "devices": 1, "micro_batch": 1, "auto": auto},
+        **{"learning_rate": 0.1, "samples_seen": lambda updates: updates * batch},
+    )
+    own = SimpleNamespace(effective_batch=4, micro_batch=1)
+    result = {"curve": curve, "update_seconds": seconds, "test": {"parameters": PARAMETERS}, "plan": {"mode": arm}}
+    return SimpleNamespace(data="a", arm=arm, gpus=gpus, seed=1, mode=arm, plan=own, played=plan, result=result)
+
+
+@pytest.fixture
+def found():
+    ablation = Ablation(
+        title="By hand",
+        base="base.json",
+        data={"a": {"label": "A", "store": "a.zarr"}},
+        arms={"auto": {"label": "auto", "mode": "auto"}},
+        gpus=[2],
+        seeds=[1, 2],
+        wires={"latency_us": 0, "gbit_per_s": 1e9},
+    )
+    measured = {"noise_scale": 8.0, "noise_interval": [4.0, 9.0], "updates": 25}
+    chosen = {"measured": measured, "why": ["because"]}
+    cells = [
+        run("sequential", [(10, 0.5), (20, 1.0)]),
+        run("sequential", [(10, 0.94), (20, 0.8)]),  # best 1 and 0.94: the target is 0.95 x 0.97 = 0.9215
+        run("auto", [(10, 0.9), (20, 0.95)], gpus=2, auto=chosen),
+        run("auto", [(10, 0.95), (20, 0.99)], batch=8, gpus=2, seconds=0.8, auto=chosen),
+    ]
+    return Results(ablation=ablation, cells=cells)
+
+
+def test_the_target_is_a_share_of_the_sequential_runs_best(found):
+    assert target.skill_of_target(found, "a") == pytest.approx(0.9215)
+
+
+def test_a_run_reaches_it_with_its_first_validation_above(found):
+    one, two, auto, _ = (target.reached(found, cell) for cell in found.cells)
+    assert (one.updates, one.samples) == (20, 80) and (two.updates, two.samples) == (10, 40)
+    assert target.slot_seconds(found, found.cells[0]) == pytest.approx(0.1)
+    update = update_seconds(4, 2, 0.1, PARAMETERS, Wires(0, 1e9))
+    assert auto.seconds == pytest.approx(20 * update) and update == pytest.approx(0.2, rel=1e-3)
+
+
+def test_auto_is_held_against_the_whole_cell_that_is_best_in_each(found):
+    def group(arm, samples, seconds, reached=2, mode="weak"):
+        return {
+            **{"data": "a", "arm": arm, "mode": mode, "budget": "epochs", "gpus": 2, "effective_batch": 8, "runs": 2},
+            **{"reached_target": reached, "samples_to_target": samples, "predicted_seconds_to_target": seconds},
+        }
+
+    groups = [
+        group("few samples", 40, 9.0),
+        group("fast", 400, 2.0),
+        group("lucky", 1, 0.1, reached=1),
+        group("auto", 2, 0.2, mode="auto"),
+    ]
+    answer = target.against_the_best(found, found.cells[2:], groups)
+    # 20 updates of 4 samples and 10 of 8; 20 x 0.2 s and 10 x 0.4 s
+    assert (answer["samples"]["auto"], answer["samples"]["best"], answer["samples"]["ratio"]) == (80, 40, 2)
+    assert answer["samples"]["best_cell"]["arm"] == "few samples"
+    assert answer["seconds"]["best_cell"]["arm"] == "fast"
+    assert answer["seconds"]["ratio"] == pytest.approx(2, rel=1e-3)
+    assert [run["probe_samples"] for run in answer["runs"]] == [100, 100]
+    found.cells[2].result["curve"] = [(20, 0.9)]
+    answer = target.against_the_best(found, found.cells[2:], groups)
+    assert answer["samples"]["ratio"] is None and answer["samples"]["best"] == 40
