@@ -1,9 +1,8 @@
-"""A study's report: one HTML page that stands alone, and the CSV behind each of its pictures."""
+"""A study's report: one HTML page that stands alone, its pictures, and the CSV behind each of them."""
 
 from __future__ import annotations
 
 import base64
-import io
 import string
 from html import escape
 from pathlib import Path
@@ -29,7 +28,7 @@ TABLES = {  # the columns of each picture's CSV, from the study's groups
 
 
 def write(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> Path:
-    """Write FOLDER/report/index.html, whole or not at all, and the tables; returns the page's path.
+    """Write FOLDER/report/index.html, whole or not at all, tables and pictures beside it; returns the page's path.
 
     `result` is what study.json holds, `rows` what cells.csv does, and `curves` a line for each validation.
     """
@@ -42,7 +41,7 @@ def write(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]], curv
     write_csv(report / "speedup.csv", speeds)
     template = string.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title=escape(result["title"]), body="\n".join(_body(result, rows, curves, speeds)), version=__version__
+        title=escape(result["title"]), body="\n".join(_body(report, result, rows, curves, speeds)), version=__version__
     )
     with whole_file(report / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -71,7 +70,11 @@ def speed_ups(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _body(
-    result: dict[str, Any], rows: list[dict[str, Any]], curves: list[dict[str, Any]], speeds: list[dict[str, Any]]
+    report: Path,
+    result: dict[str, Any],
+    rows: list[dict[str, Any]],
+    curves: list[dict[str, Any]],
+    speeds: list[dict[str, Any]],
 ) -> list[str]:
     first = next(iter(result["data"]))
     timed = next((proof["data"] for proof in result["proofs"]), first)
@@ -79,15 +82,16 @@ def _body(
         _header(result),
         "<section><h2>What more GPUs do to the result</h2>",
         _answer(result),
+        _kept(result),
         "</section><section><h2>At a glance</h2>",
         *(_verdicts(result, data) for data in result["data"]),
         _key(),
-        _list(words.details(result)),
         "</section><section><h2>What the words mean</h2>",
         _list(words.definitions(result)),
         "</section><section><h2>Skill against GPUs</h2>",
         *(
             _picture(
+                report / f"skill-{data}.svg",
                 plots.skill(result, data),
                 f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black: "
                 "the sequential runs' mean; grey: the interval that means the same.",
@@ -96,6 +100,7 @@ def _body(
             for data, about in result["data"].items()
         ),
         _picture(
+            report / "share.svg",
             plots.share(result),
             "How much skill is lost by the share of the training set that one update takes, for data sets of different "
             "size. The same share of a larger set leaves more updates in an epoch.",
@@ -103,6 +108,7 @@ def _body(
         ),
         "</section><section><h2>Learning curves</h2>",
         _picture(
+            report / "curves.svg",
             plots.curves(result, curves),
             "Skill on validation data at the largest GPU count. Left against the samples really seen, right against "
             "updates. Lines are medians of the seeds, bands span them; below the dashed line interpolation is better. "
@@ -111,6 +117,7 @@ def _body(
         ),
         "</section><section><h2>Gradient noise scale</h2>",
         _picture(
+            report / "noise.svg",
             plots.noise(result),
             "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162), the run's last average, against the "
             "effective batch. Above the dashed line, where it is larger than the batch, a larger batch still averages "
@@ -120,6 +127,7 @@ def _body(
         or "<p>No run logged a noise scale (it needs two slots or more in an update).</p>",
         "</section><section><h2>Time to the target</h2>",
         _picture(
+            report / "target.svg",
             plots.target(result),
             "Predicted, not measured: updates to the target (median of the seeds that reached it) x the predicted time "
             f"of an update on N GPUs: slots / N x the time of a slot measured here, and {_wires(result)}. A cross at "
@@ -139,6 +147,7 @@ def _body(
         ),
         "</section><section><h2>Speed-up and efficiency</h2>",
         _picture(
+            report / "speedup.svg",
             plots.speedup(result, [line for line in speeds if line["data"] == timed]),
             f"{result['data'][timed]['label']}. Samples per second relative to one GPU. Lines are predicted as "
             f"in the section above; framed markers are measured, with a core of its own for each of at most "
@@ -162,8 +171,34 @@ def _body(
 
 
 def _answer(result: dict[str, Any]) -> str:
-    parts = (f"<strong>{escape(about)}</strong>: {escape(text)}" for about, text in words.answer(result))
-    return f'<p class="verdict">{" ".join(parts)}</p>'
+    parts = (f"<p><strong>{escape(about)}</strong>: {escape(text)}</p>" for about, text in words.answer(result))
+    return f'<div class="verdict">{"".join(parts)}</div>'
+
+
+def _kept(result: dict[str, Any]) -> str:
+    """The share of one GPU's skill that the best weak arm keeps: data sets and budgets against GPU counts."""
+    found = {
+        (about["label"], title): {gpus: (group, words.kept(group, about)) for gpus, group in best.items()}
+        for data, about in result["data"].items()
+        for budget, title in plots.BUDGETS.items()
+        if about["sequential_skill"] and (best := words.best_weak(result, data, budget))
+    }
+    if not found:
+        return ""
+    counts = sorted({gpus for row in found.values() for gpus in row})
+    lines = []
+    for (label, title), row in found.items():
+        cells = ""
+        for gpus in counts:
+            group, text = row.get(gpus, (None, ""))
+            arm = f"<br><small>{escape(result['arms'][group['arm']])}</small>" if group else ""
+            cells += f"<td>{escape(text)}{arm}</td>"
+        lines.append(f"<tr><th>{escape(label)}, {title}</th>{cells}</tr>")
+    head = "".join(f"<th>{count} GPUs</th>" for count in counts)
+    return (
+        "<table><caption>Weak scaling: what the best arm, picked by hindsight, keeps of one GPU's skill</caption>"
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
 
 
 def _header(result: dict[str, Any]) -> str:
@@ -237,17 +272,18 @@ def _list(lines: Any) -> str:
     return '<ul class="notes">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _picture(drawn: Figure | None, caption: str, table: str) -> str:
-    """The picture inside the page, as SVG; nothing where there is nothing to draw."""
+def _picture(file: Path, drawn: Figure | None, caption: str, table: str) -> str:
+    """The picture inside the page and, for talks and papers, as a file; nothing where there is nothing to draw."""
     if drawn is None:
+        file.unlink(missing_ok=True)
         return ""
-    with io.BytesIO() as file:
-        drawn.savefig(file, format="svg")
-        data = base64.b64encode(file.getvalue()).decode()
+    with whole_file(file) as temporary:
+        drawn.savefig(temporary, format="svg", metadata={"Date": None})
+        data = base64.b64encode(temporary.read_bytes()).decode()
     text = escape(caption)
     return (
         f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}">'
-        f'<figcaption>{text} <a href="{table}">{table}</a></figcaption></figure>'
+        f'<figcaption>{text} <a href="{table}">{table}</a> <a href="{file.name}">{file.name}</a></figcaption></figure>'
     )
 
 

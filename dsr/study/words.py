@@ -12,6 +12,7 @@ Group = dict[str, Any]
 def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
     """The answer in one paragraph, as (what it is about, what the data say of it)."""
     parts = [
+        ("One GPU", _sequential(result)),
         ("Sharing the batch (strong scaling)", _strong(result)),
         ("Letting the batch grow with the GPUs (weak scaling)", _kept(result, "epochs")),
         ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(result, "updates")),
@@ -22,9 +23,26 @@ def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [(about, text) for about, text in parts if text]
 
 
-def details(result: dict[str, Any]) -> list[str]:
-    """For each data set: what one GPU reaches, and the arms at the most GPUs."""
-    return [text for name in result["data"] if (text := _weak(result, name))]
+def best_weak(result: dict[str, Any], data: str, budget: str) -> dict[int, Group | None]:
+    """By GPU count the weak arm with the most skill, picked by hindsight; None where every arm has runs that fail."""
+    groups = [g for g in result["groups"] if (g["data"], g["budget"], g["mode"]) == (data, budget, "weak")]
+    groups = [g for g in groups if "reason" not in g and g["gpus"] > 1]
+    best: dict[int, Group | None] = {}
+    for gpus in sorted({g["gpus"] for g in groups}):
+        whole = [g for g in groups if g["gpus"] == gpus and g["skill"] is not None and not g["diverged"]]
+        best[gpus] = max(whole, key=lambda g: g["skill"], default=None)
+    return best
+
+
+def kept(group: Group | None, about: dict[str, Any]) -> str:
+    """The share of one GPU's skill that a cell keeps, with the interval that the seeds allow: "83 % (77 to 89)"."""
+    if group is None:
+        return "in every arm runs fail"
+    share = f"{100 * group['skill'] / _one(about):.0f} %"
+    if group["difference_interval"] is None:
+        return f"{share} (too few seeds)"
+    low, high = (100 * (1 + end / _one(about)) for end in group["difference_interval"])
+    return f"{share} ({low:.0f} to {high:.0f})"
 
 
 def verdict(group: Group) -> str:
@@ -161,11 +179,20 @@ def _scores(values: list[float | None]) -> str:
     return " / ".join("diverged" if value is None else f"{value:.4f}" for value in values)
 
 
+def _sequential(result: dict[str, Any]) -> str:
+    reached = [
+        f"{_one(about):.3f} for {about['label']} ({about['training_samples']} training fields{_unit(about)})"
+        for about in result["data"].values()
+        if about["sequential_skill"]
+    ]
+    return f"skill {'; '.join(reached)}. Skill 1 is perfect, 0 is bicubic interpolation." if reached else ""
+
+
 def _strong(result: dict[str, Any]) -> str:
     groups = [g for g in result["groups"] if g["mode"] == "strong" and "reason" not in g and g["gpus"] > 1]
     if not groups:
         return ""
-    proofs = [p for p in result["proofs"] if p["same_bits"] is not None and result["proofs"]]
+    proofs = [p for p in result["proofs"] if p["same_bits"] is not None]
     most = max(g["gpus"] for g in groups)
     wrong = [p for p in proofs if not p["same_bits"]]
     if wrong:
@@ -176,105 +203,22 @@ def _strong(result: dict[str, Any]) -> str:
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
-    """For each data set what the best weak arm, picked by hindsight, loses at how many GPUs."""
+    """For each data set what the best weak arm keeps at the most GPUs."""
     texts = []
     for data, about in result["data"].items():
-        groups = [g for g in _weak_groups(result, data, budget) if g["gpus"] > 1]
-        if not groups or not about["sequential_skill"]:
-            continue
-        one = sum(about["sequential_skill"]) / len(about["sequential_skill"])
-        parts: dict[str, list[int]] = {}
-        for gpus in sorted({g["gpus"] for g in groups}):
-            own = [g for g in groups if g["gpus"] == gpus]
-            parts.setdefault(_loss(own, one, result["definitions"]["target"]), []).append(gpus)
-        found = "; ".join(f"{loss} at {_listed(counts)} GPUs" for loss, counts in parts.items())
-        texts.append(f"{about['label']}: {found}.")
-    return f"what the best arm, picked by hindsight, loses of one GPU's skill. {' '.join(texts)}" if texts else ""
+        best = best_weak(result, data, budget)
+        if best and about["sequential_skill"]:
+            most = max(best)
+            texts.append(f"{about['label']}, {most} GPUs: {kept(best[most], about)}")
+    if not texts:
+        return ""
+    level = f"{100 * result['definitions']['level']:g} %"
+    return f"the best arm, picked by hindsight, keeps of one GPU's skill ({level} interval): {'; '.join(texts)}."
 
 
-def _loss(groups: list[Group], one: float, kept: float) -> str:
-    """What the best arm of one GPU count loses of one GPU's skill, and how sure that is.
-
-    A loss is small, and said to be, only where its whole interval is: `kept` is the share of the skill that counts as
-    reached. Two means whose interval holds zero may still lie far apart.
-    """
-    whole = [g for g in groups if g["skill"] is not None and not g["diverged"]]
-    if not whole:
-        return "in every arm some runs fail"
-    best = max(whole, key=lambda g: g["skill"])
-    lost = f"{max(one - best['skill'], 0):.3f} of {one:.3f}"
-    if verdict(best) == "worse":
-        return lost
-    if verdict(best) == "unknown":
-        return f"{lost} (too few seeds to compare)"
-    if verdict(best) == "identical":
-        return "nothing"
-    if verdict(best) == "better":
-        return f"nothing (it gains {best['difference']:.3f})"
-    low, high = best["difference_interval"]
-    if -low <= (1 - kept) * one:
-        return f"less than {100 * (1 - kept):g} %"
-    return f"{lost}, not proven (the seeds allow {max(-high, 0):.3f} to {-low:.3f})"
-
-
-def _weak_groups(result: dict[str, Any], data: str, budget: str) -> list[Group]:
-    groups = [g for g in result["groups"] if g["data"] == data and g["budget"] == budget and g["mode"] == "weak"]
-    return [g for g in groups if "reason" not in g]
-
-
-def _listed(numbers: list[int]) -> str:
-    *others, last = map(str, numbers)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _weak(result: dict[str, Any], data: str) -> str | None:
-    """Of one data set: the weak cells with the most GPUs, at equal epochs, and with equal updates where there are."""
-    about = result["data"][data]
-    wide = [g for g in _weak_groups(result, data, "epochs") if g["gpus"] > 1]
-    longer = [g for g in _weak_groups(result, data, "updates") if g["gpus"] > 1]
-    if not wide or not about["sequential_skill"]:
-        return None
-    base = sum(about["sequential_skill"]) / len(about["sequential_skill"])
-    text = (
-        f"{about['label']} ({about['training_samples']} training fields, {about['effective_batch']} in an update): one "
-        f"GPU reaches skill {base:.3f}{_unit(about)}."
-    )
-    for groups, how in ((wide, "the same number of epochs"), (longer, "the same number of updates")):
-        if groups:
-            most = max(g["gpus"] for g in groups)
-            widest = [g for g in groups if g["gpus"] == most]
-            text += f" {most} GPUs, {widest[0]['effective_batch']} fields in an update, {how}: "
-            text += _best_and_worst(widest, result)
-    return text
-
-
-def _best_and_worst(groups: list[Group], result: dict[str, Any]) -> str:
-    """The best arm that always converged, how many others are worse, and how many have runs that diverged."""
-    whole = [g for g in groups if not g["diverged"] and g["skill"] is not None]
-    failing = [g for g in groups if g["diverged"]]
-    parts = []
-    if whole:
-        best = max(whole, key=lambda g: g["skill"])
-        label = result["arms"][best["arm"]]
-        parts.append(f"the best of {len(groups)} arms ({label}) reaches {best['skill']:.3f}, {_against(best)}")
-        worse = sum(verdict(g) == "worse" for g in whole if g is not best)
-        if worse:
-            parts.append(f"{worse} other arm{'s are' if worse > 1 else ' is'} worse than one GPU")
-    if failing:
-        listed = ", ".join(f"{result['arms'][g['arm']]} {g['diverged']} of {g['runs']}" for g in failing)
-        parts.append(f"runs that did not converge: {listed}")
-    return "; ".join(parts) + "."
-
-
-def _against(group: Group) -> str:
-    kind, low_high = verdict(group), group["difference_interval"]
-    if low_high is None:
-        return "which too few seeds can compare"
-    span = f"(difference {low_high[0]:+.3f} to {low_high[1]:+.3f})"
-    return {
-        "worse": f"{-group['difference']:.3f} below one GPU {span}",
-        "better": f"{group['difference']:.3f} above one GPU {span}",
-    }.get(kind, f"which these seeds cannot tell from one GPU {span}")
+def _one(about: dict[str, Any]) -> float:
+    """The sequential runs' mean skill."""
+    return sum(about["sequential_skill"]) / len(about["sequential_skill"])
 
 
 def _failures(result: dict[str, Any]) -> str:
@@ -310,7 +254,10 @@ def _auto(result: dict[str, Any]) -> str:
         texts.append(f"{label}, at most {found['gpus']} GPUs: {shares}")
     if not texts:
         return ""
-    return f"to the target, of the grid's best cells, picked by hindsight, it took: {'; '.join(texts)}."
+    return (
+        "to the target it took, against the grid's best cells (picked by hindsight, for samples and for time apart): "
+        f"{'; '.join(texts)}."
+    )
 
 
 def _limits(result: dict[str, Any]) -> str:
@@ -329,4 +276,4 @@ def _unit(about: dict[str, Any]) -> str:
     if not about["bicubic"] or len(about["sequential_rmse"]) != 1:
         return ""
     (name, bicubic), unit = next(iter(about["bicubic"].items())), next(iter(about["units"].values()))
-    return f" (RMSE {about['sequential_rmse'][name]:.3f} {unit}; interpolation {bicubic:.3f} {unit})"
+    return f", RMSE {about['sequential_rmse'][name]:.3f} {unit}, interpolation's {bicubic:.3f} {unit}"
