@@ -180,7 +180,7 @@ def test_the_report_stands_alone_and_answers_in_plain_words(finished):
     assert "checked on up to 2 real ranks" in page
     weak = [line["outcome"] for line in lines(finished[0]) if line["mode"] == "weak" and line["gpus"] == "2"]
     assert f"of all weak runs {weak.count('diverged')} of 3 at equal epochs" in page
-    assert "weak, far too fast 1 of 1" in page
+    assert "More than half fail only here: weak, far too fast at 2 GPUs." in page
     assert "2 real ranks and one device ended with the same weights" in page
     assert page.index("What more GPUs do") < page.index("At a glance") < page.index("What the words mean")
     for name in ("skill", "curves", "noise", "target", "speedup"):
