@@ -165,6 +165,10 @@ def describe(grid: Any) -> str:
     rows, columns = shape(grid)
     step_y, step_x = (abs(spacing(grid[k].values)) for k in ("y", "x"))
     mapping = crs(grid)
+    if "latitude" not in grid:
+        return (
+            f"{rows} x {columns} points, {step_y:.4g} x {step_x:.4g} {grid['y'].attrs.get('units', '')} (a bare plane)"
+        )
     if mapping is None:
         return f"{rows} x {columns} points, {step_y:.4g} x {step_x:.4g} degrees, {extent(grid)}"
     unit, scale = ("degrees", 1) if grid["y"].attrs["units"] == "degrees" else ("km", 1000)

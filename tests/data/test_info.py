@@ -35,3 +35,7 @@ def test_everything_a_user_asks_is_said(tmp_path, split):
 def test_no_store(tmp_path):
     with pytest.raises(UserError, match="no store there"):
         describe(tmp_path / "none")
+
+
+def test_a_store_on_a_bare_plane_has_no_latitudes_to_tell(tiny_store):
+    assert "24 x 24 points, 1000 x 1000 m (a bare plane)" in describe(tiny_store)
