@@ -128,6 +128,7 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
         **group,
         "seeds": [cell.seed for cell in cells],
         "effective_batch": _common([plan.effective_batch for plan in plans]),
+        "micro_batch": first.plan.micro_batch,
         "slots": _common([plan.slots for plan in plans]),
         "share": _common([plan.effective_batch / plan.samples for plan in plans]),
         "learning_rate": _common([plan.learning_rate for plan in plans]),

@@ -23,7 +23,7 @@ TABLES = {  # the columns of each picture's CSV, from the study's groups
               "diverged_interval", "skill", "skill_interval", "difference", "difference_interval", "reason"),
     "noise": ("effective_batch", "noise_scale"),
     "target": ("effective_batch", "reached_target", "runs", "updates_to_target", "samples_to_target", "slot_seconds",
-               "predicted_update_seconds", "predicted_seconds_to_target"),
+               "micro_batch", "predicted_update_seconds", "predicted_seconds_to_target"),
 }  # fmt: skip
 
 
@@ -130,21 +130,12 @@ def _body(
             report / "target.svg",
             plots.target(result),
             "Predicted, not measured: updates to the target (median of the seeds that reached it) x the predicted time "
-            f"of an update on N GPUs: slots / N x the time of a slot measured here, and {_wires(result)}. A cross at "
-            "the top means that no seed reached the target.",
+            f"of an update on N GPUs: slots / N x the time of a slot measured here, and {_wires(result)}. "
+            f"{_slots(result)} A cross at the top means that no seed reached the target.",
             "target.csv",
         )
         or "<p>No run reached the target.</p>",
-        *(
-            [
-                "</section><section><h2>Mode auto against the grid's best cell</h2>",
-                "<p>Medians over the seeds. Of the grid count the cells whose seeds all reached the target; the best "
-                "is picked by hindsight, once for samples and once for predicted time.</p>",
-                _list(words.auto(result)),
-            ]
-            if result["auto"]
-            else []
-        ),
+        _auto(result),
         "</section><section><h2>Speed-up and efficiency</h2>",
         _picture(
             report / "speedup.svg",
@@ -243,9 +234,50 @@ def _key() -> str:
     return f'<p class="key">{"; ".join(parts)}. Empty: not part of this study.</p>'
 
 
+def _auto(result: dict[str, Any]) -> str:
+    """What auto chose and took for each data set, against the grid's best cells."""
+    lines = []
+    for found in result["auto"]:
+        cells = [f"{result['data'][found['data']]['label']}, at most {found['gpus']} GPUs", words.chosen(found["runs"])]
+        for what, digits in (("samples", ".0f"), ("seconds", ".3g")):
+            own, best, cell = (found[what][key] for key in ("auto", "best", "best_cell"))
+            cells += [
+                "not all reached it" if own is None else f"{own:{digits}}",
+                "none"
+                if cell is None
+                else f"{best:{digits}}: {result['arms'][cell['arm']]}, {cell['gpus']} GPUs, equal {cell['budget']}",
+                "" if found[what]["ratio"] is None else f"{found[what]['ratio']:.2f}",
+            ]
+        probe = found["runs"][0] if found["runs"] else {"probe_updates": "", "probe_samples": ""}
+        cells.append(f"{probe['probe_updates']} updates, {probe['probe_samples']} samples")
+        first, *others = map(escape, cells)
+        lines.append(f"<tr><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>")
+    if not lines:
+        return ""
+    names = ("", "batch on GPUs (seeds)", "samples", "grid's best", "ratio", "time (s)", "grid's best", "ratio")
+    head = "".join(f"<th>{name}</th>" for name in (*names, "the probe before"))
+    return (
+        "</section><section><h2>Mode auto against the grid's best cell</h2>"
+        f"<table><caption>To the target</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        '<p class="key">Medians over the seeds. Of the grid count the cells whose seeds all reached the target; the '
+        "best is picked by hindsight, for samples and for time apart. Times are predicted, without the probe.</p>"
+    )
+
+
 def _wires(result: dict[str, Any]) -> str:
     wires = result["wires"]
     return f"the exchange of gradients over a network of {wires['latency_us']:g} µs and {wires['gbit_per_s']:g} Gbit/s"
+
+
+def _slots(result: dict[str, Any]) -> str:
+    """What a slot of each micro-batch takes here: arms with other micro-batches differ in time for that alone."""
+    texts = []
+    for data, about in result["data"].items():
+        groups = [g for g in result["groups"] if g["data"] == data and g.get("slot_seconds")]
+        times = {g["micro_batch"]: 1e3 * g["slot_seconds"] for g in groups}
+        each = ", ".join(f"{times[size]:.2g} ms of {size}" for size in sorted(times))
+        texts += [f"{about['label']}: {each}"] if times else []
+    return f"Slots by their samples take here, on one core: {'; '.join(texts)}." if texts else ""
 
 
 def _impossible(result: dict[str, Any]) -> str:

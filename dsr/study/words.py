@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from dsr.study.statistics import wilson_interval
@@ -105,33 +106,11 @@ def definitions(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def auto(result: dict[str, Any]) -> list[str]:
-    """For each data set: what the probes saw and chose, and what the runs took against the grid's best cells."""
-    lines = []
-    for found in result["auto"]:
-        runs, label = found["runs"], result["data"][found["data"]]["label"]
-        chosen = "; ".join(
-            f"seed {run['seed']}: a batch of {run['effective_batch']} on {run['gpus']} GPUs"
-            + ("" if run["noise_scale"] is None else f" (noise scale {run['noise_scale']:.0f})")
-            for run in runs
-        )
-        lines.append(f"{label}, at most {found['gpus']} GPUs. {chosen or 'No run ended.'}")
-        for what, unit in (("samples", "samples"), ("seconds", "s")):
-            own, best = found[what]["auto"], found[what]["best_cell"]
-            if own is None or best is None:
-                lines.append(f"{label}: not every seed of auto, or no whole cell of the grid, reached the target.")
-                break
-            cell = f"{result['arms'][best['arm']]} at {best['gpus']} GPUs, equal {best['budget']}"
-            lines.append(
-                f"{label}: {own:.4g} {unit} to the target, {found[what]['ratio']:.2f} of the best cell's "
-                f"{found[what]['best']:.4g} ({cell})."
-            )
-        if runs:
-            lines.append(
-                f"{label}: each probe took {runs[0]['probe_updates']} updates, {runs[0]['probe_samples']} samples, "
-                "before the run; they are not part of these numbers."
-            )
-    return lines
+def chosen(runs: list[dict[str, Any]]) -> str:
+    """What the probes chose, as batch on GPUs (seeds): "16 on 16 (4), 32 on 32 (1)"."""
+    counts = Counter((run["effective_batch"], run["gpus"]) for run in runs)
+    parts = [f"{batch} on {gpus} ({seeds})" for (batch, gpus), seeds in counts.most_common()]
+    return ", ".join(parts)
 
 
 def shared(result: dict[str, Any]) -> list[str]:
