@@ -75,6 +75,8 @@ def build(
     if own:
         optimizer = optim.build(own.type, parameters, passed.pop("optimizer")["params"], own.trust)
     engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, optimizer=optimizer, config=passed)
+    if plan.scheduler and plan.scheduler != experiment.deepspeed.get("scheduler"):
+        begin_schedule(engine.lr_scheduler)
     if not experiment.exact:
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
@@ -84,6 +86,15 @@ def build(
         engine.module_forward_pre_hook.remove()  # they only serve those two, fp16 and ZeRO 3
         engine.module_forward_post_hook.remove()
     return engine, reduction
+
+
+def begin_schedule(scheduler: Any) -> None:
+    """Have a schedule that a rule made begin with its first step.
+
+    DeepSpeed plays one update before it: WarmupCosineLR a rate of 0, the others their minimum twice. The user's own
+    schedule is left as DeepSpeed plays it; of a weak run's few updates none may be lost.
+    """
+    scheduler.step(0)
 
 
 MEASURED = 4  # one slot in so many has its gradient's norm taken, which costs a pass over the gradient
@@ -412,7 +423,7 @@ def set_rate(engine: Any, plan: Plan, progress: float, gain: float) -> None:
     """AdaScale's rate of the coming update: the gain times the sequential schedule, read at the progress."""
     scheduled = plan.learning_rate
     if engine.lr_scheduler is not None:
-        engine.lr_scheduler.step(int(progress) - 1)  # what DeepSpeed plays in that update: it steps after each
+        engine.lr_scheduler.step(int(progress))  # from its first step on: see begin_schedule
         scheduled = engine.lr_scheduler.get_last_lr()[0]
     for group in engine.optimizer.param_groups:
         group["lr"] = gain * scheduled

@@ -130,8 +130,9 @@ def make_plan(
         updates = max(1, round(sequential / worth))
     else:
         factor, changed = scaled(experiment, rule, grown)
-        # adascale's progress counts sequential updates
-        shrink = float(grown) if experiment.dsr.budget.epochs and rule != "adascale" else 1.0
+        # an epoch drops its tail, so that the updates shrink by a little more than the batch grows; adascale's progress
+        # counts sequential updates
+        shrink = sequential / updates if rule != "adascale" else 1.0
     if mode == "probe":
         updates = probe_updates(updates)
     gradual = rule not in ("none", "adascale", "noise-scale")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from dsr import speed
 from dsr.config import Positive, Section, explain, read_json
 from dsr.data.simulate import Settings
 from dsr.errors import UserError
@@ -103,8 +104,8 @@ class Proof(Section):
 class Wires(Section):
     """The network of the GPUs that times are predicted for."""
 
-    latency_us: Annotated[float, Field(ge=0)] = 20.0
-    gbit_per_s: Annotated[float, Field(gt=0)] = 10.0
+    latency_us: Annotated[float, Field(ge=0)] = speed.Wires.latency_us
+    gbit_per_s: Annotated[float, Field(gt=0)] = speed.Wires.gbit_per_s
 
 
 class Ablation(Section):
@@ -119,6 +120,9 @@ class Ablation(Section):
     budgets: Annotated[dict[BudgetName, Limits], Field(min_length=1)] = Field(
         {"epochs": Limits()},
         description="epochs: every arm sees as many samples as the sequential run; updates: it makes as many updates",
+    )
+    validations: Positive | None = Field(
+        None, description="how often a run is validated, after equal shares of its updates; by default as the base says"
     )
     tune: Tune | None = None
     definitions: Definitions = Definitions()
@@ -170,6 +174,8 @@ def _problem(ablation: Ablation) -> str | None:
             return f"{where}: {unknown[0]} is not one of {', '.join(arms)}"
     if proof and proof.data not in ablation.data:
         return f"proof.data: {proof.data} is not one of {', '.join(ablation.data)}"
+    if speed.Wires(**ablation.wires.model_dump()) != speed.Wires() and any(a.mode == "auto" for a in arms.values()):
+        return "wires: a run in mode auto on one device assumes the default wires, and must be held against the same"
     if not ablation.tune and (tuned := [name for name, arm in arms.items() if arm.rates or arm.retune]):
         return f"arms.{tuned[0]}: rates and retune need the section tune, which names the seeds they are tried with"
     return None

@@ -53,8 +53,9 @@ class Cell:
             resolved["dsr"].pop(name)
         resolved["dsr"]["data"]["store"] = self.task.fingerprint
         resolved["exact"] = self.task.experiment.exact
-        for name in RANKS_ONLY:
-            plan.pop(name)
+        if self.task.experiment.exact:
+            for name in RANKS_ONLY:
+                plan.pop(name)
         chooses = [self.mode, self.gpus] if self.mode == "auto" else []
         text = json.dumps([resolved, plan, self.devices, *chooses], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -83,6 +84,10 @@ class Expansion:
                 if found.experiment.dsr.budget.epochs is None:
                     raise UserError(f"data {data}, arm {arm}: a study's experiment needs dsr.budget.epochs")
                 self.tasks[data, arm] = found
+                if ablation.tune and not self.arms[arm].rates and self._optimizer(data, arm) != self._optimizer(data):
+                    raise UserError(f"data {data}, arm {arm}: an optimizer or rate of its own needs rates of its own")
+            if not any(self._choices(data)):
+                raise UserError(f"data {data}: no arm takes part at any of its GPU counts")
 
     def tuning(self) -> dict[Choice, list[Cell]]:
         """The candidates of every choice of a rate: one sequential rate for each data set and for each arm that has
@@ -163,6 +168,11 @@ class Expansion:
         wanted = {seed for _, seeds in self._choices(data) for seed in seeds}
         return [seed for seed in self.ablation.seeds if seed in wanted]
 
+    def _optimizer(self, data: str, arm: str = SEQUENTIAL) -> Any:
+        """What a tuned rate holds for."""
+        experiment = self.tasks[data, arm].experiment
+        return experiment.deepspeed["optimizer"], experiment.dsr.optimizer
+
     def _used(self, data: str, arm: str) -> bool:
         return arm == SEQUENTIAL or any(choice[1] == arm for choice, _ in self._choices(data))
 
@@ -191,12 +201,15 @@ class Expansion:
             every = found.experiment.dsr.validation.every or sequential.updates_per_epoch
             changes += [f"dsr.budget.updates={sequential.updates}", f"dsr.validation.every={every}"]
         experiment = load(self.base, self._overrides(data, arm, *changes))
-        own = Task(experiment, found.store, found.samples, found.fingerprint)
         mode = SEQUENTIAL if arm == SEQUENTIAL else self.arms[arm].mode
         try:
-            plan, reason = _plan(experiment, mode, gpus, own.samples, devices), ""
+            plan, reason = _plan(experiment, mode, gpus, found.samples, devices), ""
         except UserError as error:
             plan, reason = None, str(error)
+        if plan and self.ablation.validations and not updates:
+            changes.append(f"dsr.validation.every={max(1, plan.updates // self.ablation.validations)}")
+            experiment = load(self.base, self._overrides(data, arm, *changes))
+        own = Task(experiment, found.store, found.samples, found.fingerprint)
         return Cell(data, arm, mode, budget, gpus, seed, rate, name, own, plan, reason, devices)
 
     def _overrides(self, data: str, arm: str, *more: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,9 @@ class Conduct:
         self.cells = expansion.study(self.rates)
         self.proofs = expansion.proofs(self.rates)
         tuned = [cell for cells in self.tuning.values() for cell in cells]
+        names = {cell.name: cell.key for cell in distinct([*tuned, *self.cells]).values()}
+        if len(names) < len(distinct([*tuned, *self.cells])):
+            raise UserError("two runs would have one folder: rename a data set or an arm, whose names run together")
         self.numbered = tuned, [cell for cell in self.cells if cell.plan]  # as the Slurm array counts them, from 1
 
     def describe(self, at_once: int) -> str:
@@ -106,7 +110,7 @@ class Conduct:
 
     def all(self, at_once: int, file: Path) -> int:
         """Play everything that is left, and write what was found."""
-        write_json(self.folder.root / "ablation.json", self.ablation.model_dump(mode="json"))
+        self._keep_definitions()
         records = self._play(TUNING, self.numbered[0], at_once)
         self._choose(records)
         records |= self._play(STUDY, self.cells, at_once, before=self.numbered[0])
@@ -119,6 +123,18 @@ class Conduct:
             _say(f"{len(failed)} runs failed, the first: {failed[0]['reason']}; the same command tries them again")
         _say(f"report: {page}")
         return FAILED if failed else FINISHED
+
+    def _keep_definitions(self) -> None:
+        """They are fixed before anything runs: refuse to go on with others."""
+        path, values = self.folder.root / "ablation.json", self.ablation.model_dump(mode="json")
+        before = json.loads(path.read_text())["definitions"] if path.exists() else values["definitions"]
+        if changed := [key for key, value in values["definitions"].items() if before.get(key) != value]:
+            key = changed[0]
+            raise UserError(
+                f"definitions.{key} was {before.get(key)} when this study began, and is {values['definitions'][key]}; "
+                "with another definition another study begins, in another --run-dir"
+            )
+        write_json(path, values)
 
     def one(self, number: int) -> int:
         """Play one cell of the array, unless it is the same as an earlier one."""

@@ -28,6 +28,7 @@ def collect(run: Run, diverged_below: float) -> dict[str, Any]:
         "weights_sha256": status["weights_sha256"],
         "seconds": _seconds(status),
         "plan": plan,
+        "sources": json.loads(run.environment.read_text())["sources"],
         **_logged(run, plan),
     }
     if status["state"] == "finished":
@@ -85,11 +86,11 @@ def _logged(run: Run, plan: dict[str, Any]) -> dict[str, Any]:
     records = run.logged()
     validated = [(r["update"], r["validation"]) for r in records if "validation" in r]
     speeds = [r["samples_per_second"] for r in records if "samples_per_second" in r]
-    noise = [r["noise_scale"] for r in records if r.get("noise_scale") is not None]
+    noise = [r["noise_scale"] for r in records if "noise_scale" in r]
     return {
         "curve": [(update, skill_of(found)) for update, found in validated],
         "best_validation": min((found["score"] for _, found in validated), default=None),
-        "noise_scale": noise[-1] if noise else None,  # an average over the run, in samples
+        "noise_scale": noise[-1] if noise else None,  # in samples, an average over the last updates; None: unknown
         "update_seconds": plan["effective_batch"] / float(np.median(speeds)) if speeds else None,
     }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Group = dict[str, Any]
 # Okabe and Ito's colours; marker and dash say the same again for print in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
 DASHES = ("-", "--", "-.", ":")
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
 

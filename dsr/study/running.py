@@ -129,7 +129,10 @@ def _collected(cell: Cell, folder: Folder, diverged_below: float) -> dict[str, A
     if record["key"] != cell.key or record["state"] != "running" or _is_held(run):
         return record
     if _is_of(cell, run):
-        result = collect(run, diverged_below)
+        try:
+            result = collect(run, diverged_below)
+        except Exception as error:  # a damaged run must not end the study: it is played again
+            result = {"state": "failed", "reason": f"its result cannot be read: {error}"}
     else:
         lines = folder.log(cell.name).read_text(errors="replace").splitlines() if folder.log(cell.name).exists() else []
         result = {"state": "failed", "reason": lines[-1] if lines else "dsr launch was killed before it began"}

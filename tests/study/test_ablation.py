@@ -69,6 +69,12 @@ def expand(path, quick=False):
         ({"arms": {"linear": linear(changes=["dsr.modle.width=4"])}}, "data tiny, arm linear: .*modle.*did you mean"),
         ({"arms": {"linear": linear(micro_batch=3)}}, "micro_batch 3 does not divide the batch of 4"),
         ({"arms": {"linear": linear(changes=["dsr.budget.updates=9"])}}, "needs dsr.budget.epochs"),
+        ({"arms": {"linear": linear(gpus=[8])}}, "data tiny: no arm takes part"),
+        (
+            {"arms": {"fast": linear(changes=["optimizer.params.lr=1"])}, "tune": {"rates": [0.1, 1], "seeds": [1]}},
+            "arm fast: an optimizer or rate of its own needs rates of its own",
+        ),
+        ({"arms": {"auto": linear(mode="auto")}, "wires": {"gbit_per_s": 1}}, "wires: a run in mode auto"),
     ],
 )
 def test_what_is_wrong_in_any_cell_is_said_before_anything_starts(tmp_path, tiny_store, changes, message):
@@ -76,6 +82,14 @@ def test_what_is_wrong_in_any_cell_is_said_before_anything_starts(tmp_path, tiny
     with pytest.raises(UserError, match=message):
         ablate(path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_never_share_a_folder(tmp_path, tiny_store):
+    data = {name: {"label": name, "store": str(tiny_store)} for name in ("a", "a-b")}
+    data["a-b"]["changes"] = ["dsr.data.samples=20"]
+    arms = {"b-c": linear(), "c": linear(changes=["dsr.scaling.rule=sqrt"])}
+    with pytest.raises(UserError, match="two runs would have one folder"):
+        ablate(study(tmp_path, tiny_store, data=data, arms=arms), tmp_path / "run")
 
 
 def test_quick_is_a_merge_patch(tmp_path, tiny_store):
@@ -121,6 +135,18 @@ def test_a_cell_that_cannot_be_stands_there_once_with_its_reason(tmp_path, tiny_
     assert "3 GPUs do not divide the 4 slots" in lost["strong", 3]
     assert "effective batch of 64 samples is larger than the training set of 40" in lost["linear", 16]
     assert sum(not c.plan for c in cells) == len(lost) == 4
+
+
+def test_validations_lie_at_equal_shares_of_every_run(tmp_path, tiny_store):
+    path = study(tmp_path, tiny_store, validations=5)
+    every = {(c.arm, c.gpus): c.task.experiment.dsr.validation.every for c in expand(path).study({}) if c.plan}
+    assert (every["sequential", 1], every["none", 2], every["none", 4]) == (4, 2, 1)  # of 20, 10 and 4 updates
+
+
+def test_without_exact_scaling_every_gpu_count_is_its_own_computation(tmp_path, tiny_store):
+    arms = {"strong": {"label": "strong", "mode": "strong", "changes": ["dsr.scaling.exact=false"]}}
+    cells = expand(study(tmp_path, tiny_store, arms=arms, gpus=[1, 2, 4])).study({})
+    assert len(distinct(cell for cell in cells if cell.arm == "strong")) == 6  # 3 counts, 2 seeds
 
 
 def test_limits_leave_cells_out(tmp_path, tiny_store):
@@ -189,6 +215,8 @@ def test_the_shipped_study_asks_for_what_it_should(tmp_path):
     assert base.exists() and len(found.seeds) >= 5 and found.gpus == [1, 2, 4, 8, 16, 32]
     assert set(found.budgets) == {"epochs", "updates"}
     assert {arm.mode for arm in found.arms.values()} == {"strong", "weak", "auto"}
-    assert sorted({data.simulate.train for data in found.data.values() if data.simulate}) == [432]
+    built = [data.changes["dsr"] for data in found.data.values() if data.simulate]
+    assert len({changes["data"]["samples"] for changes in built}) == 3
+    assert len({changes["budget"]["epochs"] for changes in built}) == 1  # so that larger sets have more updates
     quick, _ = files.read(path, quick=True)
     assert set(quick.arms) < set(found.arms)
