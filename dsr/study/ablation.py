@@ -59,7 +59,9 @@ class Arm(Limits):
         Literal["strong", "weak", "auto"], Field(description="auto: `gpus` are the most that it may choose")
     ]
     micro_batch: Positive | None = Field(
-        None, description="samples that a GPU takes at once; the batch stays, so the mean is the same but for rounding"
+        None,
+        description="samples that a GPU takes at once; the batch stays, so its mean is the same but for rounding "
+        "(missing values and dropout go by the slot)",
     )
     changes: Changes = Field(default_factory=dict)
     rates: list[Rate] | None = Field(None, description="tune this arm's own sequential rate over these")

@@ -9,8 +9,9 @@ import numpy as np
 
 from dsr.study import target
 from dsr.study.ablation import SEQUENTIAL
-from dsr.study.cells import Cell, Choice
+from dsr.study.cells import Cell, Choice, distinct
 from dsr.study.found import Found, Record
+from dsr.study.outcome import NOT_FINITE
 from dsr.study.statistics import (
     Interval,
     difference_interval,
@@ -31,6 +32,8 @@ def study(found: Found) -> dict[str, Any]:
         "data": {name: _data(found, name) for name in ablation.data},
         "tuning": [_tuned(choice, cells, found) for choice, cells in found.tuning.items()],
         "groups": groups,
+        "failures": {budget: _failures(found, budget) for budget in ablation.budgets},
+        "sources": sorted({record["sources"] for record in found.records.values() if "sources" in record}),
         "auto": [target.against_the_best(found, cells, groups) for cells in found.groups() if cells[0].mode == "auto"],
         "proofs": [_proof(real, rehearsed, found) for real, rehearsed in found.proofs],
         "wires": ablation.wires.model_dump(),
@@ -54,10 +57,13 @@ def outcome(record: Record, expected: Interval | None) -> str:
 
 
 def expected_skill(found: Found, data: str) -> Interval | None:
-    """The interval of the sequential seeds' skill that means "the same", as the file defines it."""
-    definitions = found.ablation.definitions
+    """The interval of the sequential seeds' skill that means "the same", as the file defines it.
+
+    None for fewer than three: of two, the interval is so wide (Student's t is 12.7) that anything were the same.
+    """
+    definitions, skills = found.ablation.definitions, found.skills(found.sequential(data))
     interval = prediction_interval if definitions.same == "prediction" else mean_interval
-    return interval(found.skills(found.sequential(data)), definitions.level)
+    return interval(skills, definitions.level) if len(skills) >= 3 else None
 
 
 def curves(found: Found) -> list[dict[str, Any]]:
@@ -69,7 +75,7 @@ def curves(found: Found) -> list[dict[str, Any]]:
             continue
         for updates, skill in found.record(cell).get("curve", []):
             lines.append({**_place(cell), "seed": cell.seed, "updates": updates,
-                          "samples": updates * plan.effective_batch, "skill": skill})  # fmt: skip
+                          "samples": plan.samples_seen(updates), "skill": skill})  # fmt: skip
     return lines
 
 
@@ -78,6 +84,7 @@ def _row(found: Found, cell: Cell) -> dict[str, Any]:
     test = record.get("test", {})
     rmse = test.get("rmse", {})
     units = list(test.get("units", {}).values())
+    made = record.get("updates") if plan else None
     only = next(iter(rmse.values())) if len(rmse) == 1 else 1 - test["skill"] if rmse else None
     return {
         **_place(cell),
@@ -89,9 +96,10 @@ def _row(found: Found, cell: Cell) -> dict[str, Any]:
         "training_samples": cell.task.samples,
         "share": plan.effective_batch / plan.samples if plan else None,
         "learning_rate": plan.learning_rate if plan else None,
-        "updates": plan.updates if plan else None,
+        "updates": made,
+        "planned_updates": plan.updates if plan else None,
         "warmup_updates": plan.warmup_updates if plan else None,
-        "samples_seen": plan.updates * plan.effective_batch if plan else None,
+        "samples_seen": plan.samples_seen(made) if plan and made is not None else None,
         "noise_scale": record.get("noise_scale"),
         "outcome": outcome(record, expected_skill(found, cell.data)),
         "rmse": only,
@@ -136,6 +144,7 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
         "warmup_updates": _common([plan.warmup_updates for plan in plans]),
         "outcomes": {name: outcomes.count(name) for name in dict.fromkeys(outcomes)},
         "diverged": diverged,
+        "not_finite": sum(NOT_FINITE in record.get("reason", "") for record in records),
         "diverged_interval": wilson_interval(diverged, ran, level) if ran else None,
         "skill": float(np.mean(skills)) if skills else None,
         "skill_interval": mean_interval(skills, level),
@@ -143,22 +152,26 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
         "difference_interval": difference_interval(skills, reference, level),
         "identical": _same_weights(found, cells),
         "noise_scale": _median([r["noise_scale"] for r in records if r.get("noise_scale") is not None]),
+        "noise_scale_unknown": sum(r.get("noise_scale") is None for r in records),
         **_time(found, cells),
     }
 
 
 def _time(found: Found, cells: list[Cell]) -> dict[str, Any]:
-    """Updates and samples to the target, and predicted seconds: medians of the seeds that reached it, else None."""
-    runs = [run for cell in cells if (run := target.reached(found, cell))]
+    """Medians over the seeds of updates, samples and predicted seconds to the target, and what predicts them."""
+    runs = [target.reached(found, cell) for cell in cells]
     plans = [plan for cell in cells if (plan := found.plan(cell))]
     updates = [target.update_seconds(found, cells[0], plan) for plan in plans]
+    times = target.times(found, cells[0])
     return {
-        "reached_target": len(runs),
-        "updates_to_target": _median([run.updates for run in runs]),
-        "samples_to_target": _median([run.samples for run in runs]),
-        "slot_seconds": target.slot_seconds(found, cells[0]),
-        "predicted_update_seconds": _median([update for update in updates if update is not None]),
-        "predicted_seconds_to_target": _median([run.seconds for run in runs if run.seconds is not None]),
+        "reached_target": sum(run is not None for run in runs),
+        "updates_to_target": target.middle([run.updates if run else None for run in runs]),
+        "samples_to_target": target.middle([run.samples if run else None for run in runs]),
+        "slot_seconds": times and times.slot,
+        "fixed_seconds": times and times.update,
+        "predicted_update_seconds": target.middle(updates),
+        "predicted_seconds_to_target": target.middle([run.seconds if run else None for run in runs]),
+        "predicted_speed_up": target.speed_up(found, cells[0]),
     }
 
 
@@ -211,6 +224,18 @@ def _proof(real: Cell, rehearsed: Cell, found: Found) -> dict[str, Any]:
         "reason": "; ".join(dict.fromkeys(record["reason"] for record in records if record.get("reason"))),
         "update_seconds": [record.get("update_seconds") for record in records],
         "timed": real.devices <= len(os.sched_getaffinity(0)),  # more ranks than cores wait for each other
+    }
+
+
+def _failures(found: Found, budget: str) -> dict[str, int]:
+    """Of the weak runs on two GPUs or more, each counted once: how many there are, diverged, and were not finite."""
+    weak = [c for c in found.cells if c.plan and c.mode == "weak" and c.gpus > 1 and c.budget == budget]
+    records = [found.record(cell) for cell in distinct(weak).values()]
+    diverged = [record for record in records if record["state"] == "diverged"]
+    return {
+        "runs": sum(record["state"] in ("finished", "diverged") for record in records),
+        "diverged": len(diverged),
+        "not_finite": sum(NOT_FINITE in record["reason"] for record in diverged),
     }
 
 

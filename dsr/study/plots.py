@@ -74,8 +74,12 @@ def curves(result: dict[str, Any], lines: list[dict[str, Any]]) -> Figure | None
                     line for line in lines if line["data"] == data and line["arm"] == arm and line["budget"] == "epochs"
                 ]
                 own = [line for line in own if line["gpus"] == (1 if arm == SEQUENTIAL else gpus)]
-                at = sorted({line[axis] for line in own})
-                values = [[line["skill"] for line in own if line[axis] == x] for x in at]
+                seeds = len({line["seed"] for line in own})
+                by_place: dict[float, list[float]] = {}
+                for line in own:
+                    by_place.setdefault(line[axis], []).append(line["skill"])
+                at = sorted(x for x, found in by_place.items() if len(found) == seeds)
+                values = [by_place[x] for x in at]
                 if not at:
                     continue
                 plain = {"color": style["color"], "linestyle": style["linestyle"]}
@@ -120,7 +124,7 @@ def noise(result: dict[str, Any]) -> Figure | None:
 
 
 def target(result: dict[str, Any]) -> Figure | None:
-    """Predicted seconds to the target against GPUs; a cross at the top where no run reached it."""
+    """Predicted seconds to the target against GPUs; a cross at the top where no more than half of the runs reached it."""
     groups, styles = _shown(result), _styles(result)
     budgets = _budgets(groups)
     if not any(g.get("predicted_seconds_to_target") for g in groups):
@@ -133,7 +137,7 @@ def target(result: dict[str, Any]) -> Figure | None:
             for arm, style in styles.items():
                 there = [g for g in own if g["arm"] == arm and g.get("predicted_seconds_to_target")]
                 _line(ax, arm, style, there, "predicted_seconds_to_target", None, len(styles))
-                lacking = [g["gpus"] for g in own if g["arm"] == arm and "reason" not in g and not g["reached_target"]]
+                lacking = [g["gpus"] for g in own if g["arm"] == arm and "reason" not in g and g not in there]
                 for gpus in lacking:
                     ax.plot(_dodged(gpus, arm, styles), 0.97, "x", color=style["color"], markersize=6, zorder=4,
                             transform=ax.get_xaxis_transform())  # fmt: skip

@@ -21,9 +21,9 @@ GROUP = ("data", "budget", "arm", "gpus")
 TABLES = {  # the columns of each picture's CSV, from the study's groups
     "skill": ("effective_batch", "share", "learning_rate", "updates", "warmup_updates", "runs", "diverged",
               "diverged_interval", "skill", "skill_interval", "difference", "difference_interval", "reason"),
-    "noise": ("effective_batch", "noise_scale"),
+    "noise": ("effective_batch", "noise_scale", "noise_scale_unknown"),
     "target": ("effective_batch", "reached_target", "runs", "updates_to_target", "samples_to_target", "slot_seconds",
-               "micro_batch", "predicted_update_seconds", "predicted_seconds_to_target"),
+               "fixed_seconds", "micro_batch", "predicted_update_seconds", "predicted_seconds_to_target"),
 }  # fmt: skip
 
 
@@ -56,9 +56,8 @@ def speed_ups(result: dict[str, Any]) -> list[dict[str, Any]]:
     """
     lines = []
     for group in result["groups"]:
-        update, slot = group.get("predicted_update_seconds"), group.get("slot_seconds")
-        if update and slot and group["mode"] != "auto" and group["arm"] != SEQUENTIAL and group["budget"] == "epochs":
-            gain = group["slots"] * slot / update
+        gain = group.get("predicted_speed_up")
+        if gain and group["mode"] != "auto" and group["arm"] != SEQUENTIAL and group["budget"] == "epochs":
             lines.append({**{key: group[key] for key in ("data", "arm", "gpus")}, "how": "predicted",
                           "speed_up": gain, "efficiency": gain / group["gpus"]})  # fmt: skip
     for proof in result["proofs"]:
@@ -85,7 +84,7 @@ def _body(
         _kept(result),
         "</section><section><h2>At a glance</h2>",
         *(_verdicts(result, data) for data in result["data"]),
-        _key(),
+        _key(result),
         "</section><section><h2>What the words mean</h2>",
         _list(words.definitions(result)),
         "</section><section><h2>Skill against GPUs</h2>",
@@ -94,7 +93,7 @@ def _body(
                 report / f"skill-{data}.svg",
                 plots.skill(result, data),
                 f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black: "
-                "the sequential runs' mean; grey: the interval that means the same.",
+                "the sequential runs' mean; grey: where a single run counts as the same.",
                 "skill.csv",
             )
             for data, about in result["data"].items()
@@ -111,17 +110,18 @@ def _body(
             report / "curves.svg",
             plots.curves(result, curves),
             "Skill on validation data at the largest GPU count. Left against the samples really seen, right against "
-            "updates. Lines are medians of the seeds, bands span them; below the dashed line interpolation is better. "
-            "Strong scaling lies on the sequential curve wherever it is possible.",
+            "updates. Lines are medians of the seeds, bands span them, as long as all of them run; below the dashed "
+            "line interpolation is better. Strong scaling lies on the sequential curve wherever it is possible.",
             "curves.csv",
         ),
         "</section><section><h2>Gradient noise scale</h2>",
         _picture(
             report / "noise.svg",
             plots.noise(result),
-            "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162), the run's last average, against the "
-            "effective batch. Above the dashed line, where it is larger than the batch, a larger batch still averages "
-            "out noise; below, it hardly does.",
+            "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162) of each run's last updates, median of "
+            "the seeds where it is known, against the effective batch. Above the dashed line, where it is larger than "
+            "the batch, a larger batch still averages out noise; below, it hardly does. As no sample comes twice in an "
+            "epoch, values near the size of the training set or above it only say that noise is nearly all there is.",
             "noise.csv",
         )
         or "<p>No run logged a noise scale (it needs two slots or more in an update).</p>",
@@ -130,11 +130,12 @@ def _body(
             report / "target.svg",
             plots.target(result),
             "Predicted, not measured: updates to the target (median of the seeds that reached it) x the predicted time "
-            f"of an update on N GPUs: slots / N x the time of a slot measured here, and {_wires(result)}. "
-            f"{_slots(result)} A cross at the top means that no seed reached the target.",
+            f"of an update on N GPUs: slots / N x the time of a slot and what an update takes beside its slots, both "
+            f"measured here, and {_wires(result)}. {_slots(result)} A cross at the top means that no more than half "
+            "of the seeds reached the target.",
             "target.csv",
         )
-        or "<p>No run reached the target.</p>",
+        or "<p>In no cell more than half of the runs reached the target.</p>",
         _auto(result),
         "</section><section><h2>Speed-up and efficiency</h2>",
         _picture(
@@ -142,7 +143,7 @@ def _body(
             plots.speedup(result, [line for line in speeds if line["data"] == timed]),
             f"{result['data'][timed]['label']}. Samples per second relative to one GPU. Lines are predicted as "
             f"in the section above; framed markers are measured, with a core of its own for each of at most "
-            f"{result['cores']} real ranks.",
+            f"{result['cores']} real ranks that exchange through shared memory. {_held(speeds, timed)}",
             "speedup.csv",
         )
         or "<p>Nothing was timed.</p>",
@@ -187,7 +188,8 @@ def _kept(result: dict[str, Any]) -> str:
         lines.append(f"<tr><th>{escape(label)}, {title}</th>{cells}</tr>")
     head = "".join(f"<th>{count} GPUs</th>" for count in counts)
     return (
-        "<table><caption>Weak scaling: what the best arm, picked by hindsight, keeps of one GPU's skill</caption>"
+        "<table><caption>Weak scaling: what the best arm, picked by hindsight, keeps of one GPU's skill (the intervals "
+        "know nothing of the picking)</caption>"
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 
@@ -229,9 +231,13 @@ def _verdict(group: dict[str, Any] | None) -> str:
     return f'<td class="{words.verdict(group)}">{escape(words.entry(group))}</td>'
 
 
-def _key() -> str:
+def _key(result: dict[str, Any]) -> str:
     parts = (f'<span class="{kind}">{symbol}</span> {escape(text)}' for kind, (symbol, text) in words.SYMBOLS.items())
-    return f'<p class="key">{"; ".join(parts)}. Empty: not part of this study.</p>'
+    compared = [g for g in result["groups"] if g.get("difference_interval") and not g["identical"]]
+    chance = (
+        f" Of {len(compared)} comparisons some {(1 - result['definitions']['level']) * len(compared):.0f} would show "
+    )
+    return f'<p class="key">{"; ".join(parts)}. Empty: not part of this study.{chance}a difference by chance alone.</p>'
 
 
 def _auto(result: dict[str, Any]) -> str:
@@ -246,7 +252,7 @@ def _auto(result: dict[str, Any]) -> str:
                 "none"
                 if cell is None
                 else f"{best:{digits}}: {result['arms'][cell['arm']]}, {cell['gpus']} GPUs, equal {cell['budget']}",
-                "" if found[what]["ratio"] is None else f"{found[what]['ratio']:.2f}",
+                _ratio(found[what]),
             ]
         probe = found["runs"][0] if found["runs"] else {"probe_updates": "", "probe_samples": ""}
         cells.append(f"{probe['probe_updates']} updates, {probe['probe_samples']} samples")
@@ -260,7 +266,8 @@ def _auto(result: dict[str, Any]) -> str:
         "</section><section><h2>Mode auto against the grid's best cell</h2>"
         f"<table><caption>To the target</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
         '<p class="key">Medians over the seeds. Of the grid count the cells whose seeds all reached the target; the '
-        "best is picked by hindsight, for samples and for time apart. Times are predicted, without the probe.</p>"
+        "best is picked by hindsight, for samples and for time apart; in brackets the single seeds against it. Times "
+        "are predicted, without the probe.</p>"
     )
 
 
@@ -269,15 +276,33 @@ def _wires(result: dict[str, Any]) -> str:
     return f"the exchange of gradients over a network of {wires['latency_us']:g} µs and {wires['gbit_per_s']:g} Gbit/s"
 
 
+def _ratio(found: dict[str, Any]) -> str:
+    """The medians' ratio, and where the single seeds lie: "1.05 (0.76 to 1.33)"."""
+    seeds = found["ratios_by_seed"]
+    return "" if found["ratio"] is None else f"{found['ratio']:.2f} ({min(seeds):.2f} to {max(seeds):.2f})"
+
+
+def _held(speeds: list[dict[str, Any]], data: str) -> str:
+    """How the measured speed-ups compare with the predicted ones."""
+    predicted = {(s["arm"], s["gpus"]): s["speed_up"] for s in speeds if s["data"] == data and s["how"] == "predicted"}
+    parts = [
+        f"{s['arm']} on {s['gpus']}: {s['speed_up']:.2f} measured, {predicted[s['arm'], s['gpus']]:.2f} predicted"
+        for s in speeds
+        if s["how"] == "measured" and (s["arm"], s["gpus"]) in predicted
+    ]
+    return f"{'; '.join(parts)}." if parts else ""
+
+
 def _slots(result: dict[str, Any]) -> str:
     """What a slot of each micro-batch takes here: arms with other micro-batches differ in time for that alone."""
     texts = []
     for data, about in result["data"].items():
         groups = [g for g in result["groups"] if g["data"] == data and g.get("slot_seconds")]
         times = {g["micro_batch"]: 1e3 * g["slot_seconds"] for g in groups}
-        each = ", ".join(f"{times[size]:.2g} ms of {size}" for size in sorted(times))
-        texts += [f"{about['label']}: {each}"] if times else []
-    return f"Slots by their samples take here, on one core: {'; '.join(texts)}." if texts else ""
+        if groups:
+            each = ", ".join(f"{times[size]:.2g} ms for a slot of {size}" for size in sorted(times))
+            texts.append(f"{about['label']}: {1e3 * groups[0]['fixed_seconds']:.2g} ms an update and {each}")
+    return f"On one core here, {'; '.join(texts)}." if texts else ""
 
 
 def _impossible(result: dict[str, Any]) -> str:

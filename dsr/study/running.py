@@ -151,7 +151,7 @@ def _experiment(cell: Cell) -> dict[str, Any]:
 
 
 def _is_of(cell: Cell, run: Run) -> bool:
-    """Whether the run that is there is the cell's, and not of an older file, code or store."""
+    """Whether the run that is there is the cell's, and not of an older file or store."""
     try:
         experiment, environment = (json.loads(path.read_text()) for path in (run.experiment, run.environment))
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -43,24 +44,63 @@ def reached(found: Found, cell: Cell) -> Reached | None:
     return Reached(updates, plan.samples_seen(updates), None if update is None else updates * update)
 
 
+def middle(values: list[float | None]) -> float | None:
+    """The median over the seeds, one that did not reach the target as infinite; None where it is infinite."""
+    found = median(math.inf if value is None else value for value in values) if values else math.inf
+    return None if math.isinf(found) else found
+
+
+@dataclass(frozen=True)
+class Times:
+    """What an update takes on one device: `update` for itself, and `slot` for each of its slots, in seconds."""
+
+    update: float
+    slot: float
+
+
+def times(found: Found, like: Cell) -> Times | None:
+    """From all runs on the same data: seconds = update + slots x slot, by least squares of the relative error.
+
+    A slot's time is its micro-batch's own; what an update takes beside its slots (the optimizer's step, the engine)
+    is the same for all. It is 0 where every micro-batch was played with one number of slots only.
+    """
+    measured: dict[tuple[int, int], list[float]] = {}
+    for cell in found.cells:
+        plan, seconds = found.plan(cell), found.record(cell).get("update_seconds")
+        if plan and seconds and cell.data == like.data:
+            measured.setdefault((plan.micro_batch, plan.slots // plan.devices), []).append(seconds)
+    sizes = sorted({micro for micro, _ in measured})
+    if like.plan is None or like.plan.micro_batch not in sizes:
+        return None
+    lines, values = [], []
+    for (micro, slots), seconds in measured.items():
+        value = median(seconds)
+        lines.append([1 / value, *(slots / value if size == micro else 0.0 for size in sizes)])
+        values.append(1.0)
+    matrix = np.array(lines)
+    solved = np.linalg.lstsq(matrix, values, rcond=None)[0]
+    if len(measured) == len(sizes) or solved[0] < 0:
+        solved = np.array([0.0, *np.linalg.lstsq(matrix[:, 1:], values, rcond=None)[0]])
+    return Times(float(solved[0]), float(solved[1 + sizes.index(like.plan.micro_batch)]))
+
+
 def update_seconds(found: Found, cell: Cell, plan: Plan) -> float | None:
     """Predicted seconds of an update on the plan's GPUs; None where the study timed no such slot."""
-    slot, parameters = slot_seconds(found, cell), _parameters(found, cell)
-    if slot is None or parameters is None:
+    measured, parameters = times(found, cell), _parameters(found, cell)
+    if measured is None or parameters is None:
         return None
     wires = speed.Wires(**found.ablation.wires.model_dump())
-    return speed.update_seconds(plan.slots, plan.gpus, slot, parameters, wires)
+    return measured.update + speed.update_seconds(plan.slots, plan.gpus, measured.slot, parameters, wires)
 
 
-def slot_seconds(found: Found, like: Cell) -> float | None:
-    """One slot's seconds on one device: the median of all runs on the same data with the same micro-batch."""
-    seconds = []
-    for cell in found.cells:
-        plan = found.plan(cell)
-        if plan and like.plan and (cell.data, plan.micro_batch) == (like.data, like.plan.micro_batch):
-            update = found.record(cell).get("update_seconds")
-            seconds += [update * plan.devices / plan.slots] if update else []
-    return median(seconds) if seconds else None
+def speed_up(found: Found, cell: Cell) -> float | None:
+    """Predicted samples per second relative to one GPU with the config's own batch."""
+    plan, measured = found.plan(cell), times(found, cell)
+    update = update_seconds(found, cell, plan) if plan else None
+    if plan is None or measured is None or update is None:
+        return None
+    own = cell.task.experiment.accumulation
+    return plan.slots / own * (measured.update + own * measured.slot) / update
 
 
 def _parameters(found: Found, like: Cell) -> int | None:
@@ -79,16 +119,17 @@ def against_the_best(found: Found, cells: list[Cell], groups: list[dict[str, Any
     grid = [g for g in groups if g["data"] == first.data and g["mode"] != "auto" and "reason" not in g]
     grid = [g for g in grid if g["reached_target"] == g["runs"]]
     runs = [_auto_run(found, cell) for cell in cells if found.record(cell).get("plan")]
-    whole = bool(runs) and all(run["samples"] is not None for run in runs)
     against = {}
     for what, column in (("samples", "samples_to_target"), ("seconds", "predicted_seconds_to_target")):
         best = min((g for g in grid if g[column] is not None), key=lambda g: g[column], default=None)
-        own = median(run[what] for run in runs) if whole and all(run[what] is not None for run in runs) else None
+        own = middle([run[what] for run in runs])
+        by_seed = [run[what] / best[column] for run in runs if best and run[what] is not None]
         against[what] = {
             "auto": own,
             "best": best and best[column],
             "best_cell": best and {key: best[key] for key in ("arm", "budget", "gpus", "effective_batch")},
             "ratio": own / best[column] if own is not None and best else None,
+            "ratios_by_seed": by_seed,
         }
     return {"data": first.data, "arm": first.arm, "gpus": first.gpus, "runs": runs, **against}
 

@@ -21,12 +21,12 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
     for old in (*folder.glob(f"events.out.*{SUFFIX}"), *folder.glob(f"cells/*/events.out.*{SUFFIX}")):
         old.unlink()
-    runs = {row["run"]: row for row in reversed(rows) if row["outcome"] in OUTCOMES}
+    runs = {row["run"]: row for row in reversed(rows) if row["outcome"] in (*OUTCOMES, "unknown")}
     for name, row in runs.items():
         with SummaryWriter(str(folder / name), filename_suffix=SUFFIX) as board:
             for key in ("skill", "rmse"):
                 board.add_scalar(f"study/{key}", math.nan if row[key] is None else row[key], row["updates"])
-            board.add_scalar("study/outcome", OUTCOMES[row["outcome"]], row["updates"])
+            board.add_scalar("study/outcome", OUTCOMES.get(row["outcome"], math.nan), row["updates"])
     if not runs:
         return
     first = next(iter(runs.values()))

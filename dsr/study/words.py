@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dsr.study.statistics import wilson_interval
-
 Group = dict[str, Any]
 
 
@@ -90,17 +88,17 @@ def definitions(result: dict[str, Any]) -> list[str]:
         "prediction": "where one more sequential run would lie (prediction interval)",
         "confidence": "where the mean of the sequential runs lies (confidence interval)",
     }[found["same"]]
-    floor = "bicubic interpolation" if found["diverged_below"] == 0 else f"skill {found['diverged_below']:g}"
     return [
         "Skill is 1 - RMSE / RMSE of bicubic interpolation on the test split, of the network that was best on the "
         "validation split: 0 is interpolation, 1 is perfect. With several variables it is the mean over them.",
-        f"Diverged: a loss, gradient or field was not a finite number, or the run's last network is worse than {floor} "
-        "on validation data, or its best network is on test data.",
+        "Diverged: a loss, gradient or field was not a finite number, or the run's last network is worse than "
+        f"{_floor(result)} on validation data, or its best network is on test data.",
         f"A single run is the same if its skill lies in the {level} interval of {where}; below it is worse, above "
         "it better. A cell of several seeds is compared by the interval of the difference of the means (Welch). "
         f"Bars are {level} intervals of the mean (Student's t); shares of failures have {level} Wilson intervals.",
-        "Equal epochs: every arm sees as many samples as the sequential run, so N GPUs in weak scaling make 1/N of its "
-        "updates. Equal updates: it makes as many updates, and so sees N times the samples.",
+        "Equal epochs: N GPUs in weak scaling see as many samples as the sequential run, less what does not fill a "
+        "batch at an epoch's end, in 1/N of its updates; auto sees as many as its probe says. Equal updates: N GPUs "
+        "make as many updates, and so see N times the samples. samples_seen in cells.csv is what was really seen.",
         f"The target of the time to target is {100 * found['target']:g} % of the sequential runs' best skill on "
         "validation data.",
     ]
@@ -111,6 +109,11 @@ def chosen(runs: list[dict[str, Any]]) -> str:
     counts = Counter((run["effective_batch"], run["gpus"]) for run in runs)
     parts = [f"{batch} on {gpus} ({seeds})" for (batch, gpus), seeds in counts.most_common()]
     return ", ".join(parts)
+
+
+def _floor(result: dict[str, Any]) -> str:
+    below = result["definitions"]["diverged_below"]
+    return "bicubic interpolation" if below == 0 else f"skill {below:g}"
 
 
 def shared(result: dict[str, Any]) -> list[str]:
@@ -133,6 +136,8 @@ def shared(result: dict[str, Any]) -> list[str]:
             lines.append(f"{what}: {proof['ranks']} real ranks and one device ended with DIFFERENT weights.")
     if not result["proofs"]:
         lines.append("No real ranks were run in this study to prove it.")
+    if len(result["sources"]) > 1:
+        lines.append(f"The runs were made by {len(result['sources'])} versions of dsr's code (study.json names them).")
     return lines
 
 
@@ -149,7 +154,7 @@ def tuning(result: dict[str, Any]) -> list[str]:
         tried = ", ".join(f"{rate} ({_scores(values)})" for rate, values in scores.items())
         edge = ". It lies at the edge of what was tried: a better one may lie beyond" if found["at_the_edge"] else ""
         if all(None in values for values in scores.values()):
-            edge = ". Every rate diverged; the lowest was taken"
+            edge = ". Every rate diverged with some seed; the lowest was taken"
         lines.append(f"{where}: {found['rate']:g}, of {tried}; {seeds}{edge}.")
     return lines
 
@@ -169,16 +174,25 @@ def _sequential(result: dict[str, Any]) -> str:
 
 def _strong(result: dict[str, Any]) -> str:
     groups = [g for g in result["groups"] if g["mode"] == "strong" and "reason" not in g and g["gpus"] > 1]
-    if not groups:
-        return ""
-    proofs = [p for p in result["proofs"] if p["same_bits"] is not None]
-    most = max(g["gpus"] for g in groups)
-    wrong = [p for p in proofs if not p["same_bits"]]
-    if wrong:
+    proofs = [p for p in result["proofs"] if p["same_bits"] is not None and p["arm"] in {g["arm"] for g in groups}]
+    if wrong := [p for p in proofs if not p["same_bits"]]:
         return f"it did NOT keep the bits on {wrong[0]['gpus']} real ranks."
-    real = max((p["ranks"] for p in proofs if p["arm"] in {g["arm"] for g in groups}), default=0)
+    same = {data: [g["gpus"] for g in groups if g["data"] == data and g["identical"]] for data in result["data"]}
+    most = {data: max(counts) for data, counts in same.items() if counts}
+    if not most or not all(g["identical"] for g in groups):
+        return "it is not the same computation as one GPU here: see the tables." if groups else ""
+    real = max((p["ranks"] for p in proofs), default=0)
     how = f"checked on up to {real} real ranks" if real else "by its arithmetic; not checked on real ranks here"
-    return f"it loses nothing. Up to {most} GPUs the network is the one that a single GPU trains, bit for bit ({how})."
+    counts = sorted(set(most.values()))
+    upto = (
+        f"{counts[-1]}"
+        if len(counts) == 1
+        else " or ".join(
+            f"{count} ({', '.join(result['data'][data]['label'] for data in most if most[data] == count)})"
+            for count in counts
+        )
+    )
+    return f"it loses nothing. Up to {upto} GPUs the network is the one that one GPU trains, bit for bit ({how})."
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
@@ -201,22 +215,20 @@ def _one(about: dict[str, Any]) -> float:
 
 
 def _failures(result: dict[str, Any]) -> str:
-    """The share of weak runs that did not converge, over everything that the study tried."""
-    level = result["definitions"]["level"]
+    """How many weak runs did not converge, over everything that the study tried, and where most of a cell's did not."""
     sentences = []
-    for budget in ("epochs", "updates"):
-        groups = [g for g in result["groups"] if g["mode"] == "weak" and g["gpus"] > 1 and g["budget"] == budget]
-        groups = [g for g in groups if "reason" not in g]
-        count, total = sum(g["diverged"] for g in groups), sum(g["runs"] for g in groups)
-        if total:
-            low, high = wilson_interval(count, total, level)
-            sentences.append(f"{count} of {total} at equal {budget} ({100 * low:.0f} to {100 * high:.0f} %)")
+    for budget, found in result["failures"].items():
+        if found["runs"]:
+            worse = found["diverged"] - found["not_finite"]
+            sentences.append(
+                f"{found['diverged']} of {found['runs']} weak runs at equal {budget} ({found['not_finite']} were not "
+                f"finite, {worse} ended worse than {_floor(result)})"
+            )
     if not sentences:
         return ""
-    often = [g for g in result["groups"] if "reason" not in g and 2 * g["diverged"] > g["runs"]]
-    where = ", ".join(dict.fromkeys(f"{result['arms'][g['arm']]} at {g['gpus']}" for g in often))
-    most = f"More than half fail only here: {where} GPUs." if often else "In no cell did more than half of them fail."
-    return f"of all weak runs {', and '.join(sentences)}. {most}"
+    weak = [g for g in result["groups"] if g["mode"] == "weak" and g["gpus"] > 1 and "reason" not in g]
+    often = sum(2 * g["diverged"] > g["runs"] for g in weak)
+    return f"{', and '.join(sentences)}. In {often} of {len(weak)} weak cells more than half of the runs fail."
 
 
 def _auto(result: dict[str, Any]) -> str:
@@ -229,12 +241,13 @@ def _auto(result: dict[str, Any]) -> str:
             continue
         shares = f"{found['samples']['ratio']:.2f} times the samples"
         if found["seconds"]["ratio"] is not None:
-            shares += f" and {found['seconds']['ratio']:.2f} times the predicted time"
+            shares += f" and {found['seconds']['ratio']:.2f} times the time"
         texts.append(f"{label}, at most {found['gpus']} GPUs: {shares}")
     if not texts:
         return ""
     return (
-        "to the target it took, against the grid's best cells (picked by hindsight, for samples and for time apart): "
+        "to the target it took, against the grid's best cells (picked by hindsight, for samples and for predicted time "
+        "apart; its probe not counted): "
         f"{'; '.join(texts)}."
     )
 
@@ -244,9 +257,12 @@ def _limits(result: dict[str, Any]) -> str:
     tuned = "was tuned on validation data first" if result["tuning"] else "was not tuned"
     retuned = {found["arm"] for found in result["tuning"] if found["gpus"] > 1}
     again = f"it was tuned anew at every batch in {len(retuned)} arm(s)" if retuned else "it was not tuned anew"
+    longer = {g["arm"] for g in result["groups"] if g["budget"] == "updates"}
+    weak = {g["arm"] for g in result["groups"] if g["mode"] == "weak"}
+    left = f" Equal updates were tried with {len(longer & weak)} of {len(weak)} weak arms." if longer else ""
     return (
         f"it is one network, {seeds} seeds, and these data. The sequential learning rate "
-        f"{tuned}; with more GPUs {again}, and nothing else was. Times on many GPUs are predicted, not measured."
+        f"{tuned}; with more GPUs {again}, and nothing else was.{left} Times on many GPUs are predicted, not measured."
     )
 
 

@@ -124,7 +124,7 @@ def test_a_line_for_every_run(finished):
     assert (strong["gpus"], strong["devices"]) == ("2", "1")
     assert strong["run"] == f"cells/{SEQUENTIAL.replace('seed1', 'seed2')}"
     assert strong["weights_sha256"] == by_arm["sequential", "1"]["weights_sha256"]
-    assert strong["outcome"] == "same"
+    assert strong["outcome"] == "unknown"  # of two sequential runs nothing can be told
     assert by_arm["strong", "3"]["outcome"] == by_arm["none", "16"]["outcome"] == "impossible"
     assert "do not divide" in by_arm["strong", "3"]["reason"]
 
@@ -179,12 +179,11 @@ def test_the_report_stands_alone_and_answers_in_plain_words(finished):
     assert "<strong>Sharing the batch (strong scaling)</strong>: it loses nothing. Up to 2 GPUs" in page
     assert "checked on up to 2 real ranks" in page
     weak = [line["outcome"] for line in lines(finished[0]) if line["mode"] == "weak" and line["gpus"] == "2"]
-    assert f"of all weak runs {weak.count('diverged')} of 3 at equal epochs" in page
-    assert "More than half fail only here: weak, far too fast at 2 GPUs." in page
+    assert f"{weak.count('diverged')} of 3 weak runs at equal epochs (1 were not finite" in page
     assert "2 real ranks and one device ended with the same weights" in page
     assert page.index("What more GPUs do") < page.index("At a glance") < page.index("What the words mean")
     for name in ("skill", "curves", "noise", "target", "speedup"):
-        assert f'href="{name}.csv"' in page or name == "noise"
+        assert f'href="{name}.csv"' in page or name in ("noise", "target")  # with nothing to draw
         assert (finished[0] / "report" / f"{name}.csv").exists()
 
 

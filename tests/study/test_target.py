@@ -35,6 +35,29 @@ def run(arm, curve, *, batch=4, gpus=1, seconds=0.4, auto=None):
     return SimpleNamespace(data="a", arm=arm, gpus=gpus, seed=1, mode=arm, plan=own, played=plan, result=result)
 
 
+def test_an_update_s_own_time_is_told_from_its_slots():
+    """0.2 s an update, 0.1 s a slot of 1, 0.3 s a slot of 4."""
+
+    def timed(micro, slots, seconds):
+        plan = SimpleNamespace(micro_batch=micro, slots=slots, devices=1)
+        result = {"update_seconds": seconds}
+        return SimpleNamespace(data="a", arm="x", mode="weak", plan=plan, played=plan, result=result)
+
+    cells = [timed(1, 4, 0.6), timed(4, 1, 0.5), timed(4, 8, 2.6), timed(4, 8, 2.6)]
+    small, large = (target.times(Results(cells=cells), cell) for cell in cells[:2])
+    assert (small.update, small.slot) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert (large.update, large.slot) == (pytest.approx(0.2), pytest.approx(0.3))
+    alone = target.times(Results(cells=cells[:2]), cells[0])  # one count of slots each tells nothing apart
+    assert (alone.update, alone.slot) == (0, pytest.approx(0.15))
+
+
+def test_what_was_not_reached_counts_as_infinite():
+    assert target.middle([1, None, 3]) == 3
+    assert target.middle([1, None, None]) is None
+    assert target.middle([1, 2, None, None]) is None
+    assert target.middle([]) is None
+
+
 @pytest.fixture
 def found():
     ablation = Ablation(
@@ -64,7 +87,7 @@ def test_the_target_is_a_share_of_the_sequential_runs_best(found):
 def test_a_run_reaches_it_with_its_first_validation_above(found):
     one, two, auto, _ = (target.reached(found, cell) for cell in found.cells)
     assert (one.updates, one.samples) == (20, 80) and (two.updates, two.samples) == (10, 40)
-    assert target.slot_seconds(found, found.cells[0]) == pytest.approx(0.1)
+    assert target.times(found, found.cells[0]).slot == pytest.approx(0.1)
     update = update_seconds(4, 2, 0.1, PARAMETERS, Wires(0, 1e9))
     assert auto.seconds == pytest.approx(20 * update) and update == pytest.approx(0.2, rel=1e-3)
 
@@ -88,6 +111,7 @@ def test_auto_is_held_against_the_whole_cell_that_is_best_in_each(found):
     assert answer["samples"]["best_cell"]["arm"] == "few samples"
     assert answer["seconds"]["best_cell"]["arm"] == "fast"
     assert answer["seconds"]["ratio"] == pytest.approx(2, rel=1e-3)
+    assert answer["samples"]["ratios_by_seed"] == [2, 2]
     assert [run["probe_samples"] for run in answer["runs"]] == [100, 100]
     found.cells[2].result["curve"] = [(20, 0.9)]
     answer = target.against_the_best(found, found.cells[2:], groups)

@@ -16,15 +16,20 @@ def group(skill, interval, **more):
     }
 
 
-def said(*groups):
+def answer(*groups, **more):
     result = {
         "data": {"a": SEQUENTIAL},
         "arms": {"none": "weak, rate kept"},
-        "definitions": {"level": 0.95, "target": 0.9},
+        "definitions": {"level": 0.95, "target": 0.9, "diverged_below": 0.0},
         "groups": list(groups),
-        **{"proofs": [], "tuning": [], "auto": []},
+        **{"proofs": [], "tuning": [], "auto": [], "failures": {}},
+        **more,
     }
-    return dict(words.answer(result))["Letting the batch grow with the GPUs (weak scaling)"]
+    return dict(words.answer(result))
+
+
+def said(*groups):
+    return answer(*groups)["Letting the batch grow with the GPUs (weak scaling)"]
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,35 @@ def test_an_arm_with_failing_runs_is_not_the_best():
 
 def test_the_answer_is_for_the_most_gpus():
     assert "A, 32 GPUs: 50 %" in said(group(0.5, (-0.1, 0.1)), group(0.25, (-0.3, -0.2), gpus=32))
+
+
+def strong(gpus, identical=True):
+    return group(0.5, (0, 0), mode="strong", arm="strong", gpus=gpus, identical=identical)
+
+
+def proof(arm, same_bits):
+    return {"arm": arm, "gpus": 2, "ranks": 2, "same_bits": same_bits}
+
+
+def test_strong_scaling_loses_nothing_only_where_its_weights_are_the_sequential_ones():
+    about = "Sharing the batch (strong scaling)"
+    told = answer(strong(2), strong(16), proofs=[proof("strong", True), proof("none", False)])[about]
+    assert told.startswith("it loses nothing. Up to 16 GPUs") and "checked on up to 2 real ranks" in told
+    assert "did NOT keep the bits on 2" in answer(strong(2), proofs=[proof("strong", False)])[about]
+    assert "not the same computation" in answer(strong(2), strong(4, identical=False))[about]
+
+
+def test_failures_are_counted_by_their_kind():
+    failures = {"epochs": {"runs": 9, "diverged": 4, "not_finite": 3}}
+    told = answer(group(0.1, (0, 0), diverged=3), failures=failures)["Runs that did not converge"]
+    assert told == (
+        "4 of 9 weak runs at equal epochs (3 were not finite, 1 ended worse than bicubic interpolation). "
+        "In 1 of 1 weak cells more than half of the runs fail."
+    )
+
+
+def test_auto_is_compared_only_where_it_reached_the_target():
+    found = {"data": "a", "gpus": 8, "samples": {"ratio": 1.05}, "seconds": {"ratio": 0.5}}
+    about = "Letting a probe choose batch and GPUs (--mode auto)"
+    assert "A, at most 8 GPUs: 1.05 times the samples and 0.50 times the time" in answer(auto=[found])[about]
+    assert "no comparison" in answer(auto=[{**found, "samples": {"ratio": None}}])[about]
