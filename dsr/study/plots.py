@@ -124,7 +124,7 @@ def noise(result: dict[str, Any]) -> Figure | None:
 
 
 def target(result: dict[str, Any]) -> Figure | None:
-    """Predicted seconds to the target against GPUs; a cross at the top where no more than half of the runs reached it."""
+    """Predicted seconds to the target against GPUs; a cross at the top where half of the runs or more missed it."""
     groups, styles = _shown(result), _styles(result)
     budgets = _budgets(groups)
     if not any(g.get("predicted_seconds_to_target") for g in groups):
