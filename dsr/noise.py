@@ -22,7 +22,8 @@ class Noise:
     The two are averaged separately, with exponential weights that sum to 1 from the first update on; their ratio is the
     noise scale B_simple = tr(Sigma) / |G|^2 in samples. An epoch draws no sample twice, so of a training set of N the
     gradient's |G_N|^2 comes out less tr(Sigma)/N: that is the |G|^2 of the data behind the training set, of which it is
-    a sample, and B_simple may pass N, which says that noise is nearly all there is. All fields are plain numbers, so that `vars` of it is JSON.
+    a sample, and B_simple may pass N, which says that noise is nearly all there is. All fields are plain numbers, so
+    that `vars` of it is JSON.
     """
 
     weight: float = 0.0  # sum of the weights, and of their squares
