@@ -165,7 +165,7 @@ def _scores(values: list[float | None]) -> str:
 
 def _sequential(result: dict[str, Any]) -> str:
     reached = [
-        f"{_one(about):.3f} for {about['label']} ({about['training_samples']} training fields{_unit(about)})"
+        f"{_one(about):.3f} for {about['label']}{_unit(about)}"
         for about in result["data"].values()
         if about["sequential_skill"]
     ]
@@ -183,16 +183,10 @@ def _strong(result: dict[str, Any]) -> str:
         return "it is not the same computation as one GPU here: see the tables." if groups else ""
     real = max((p["ranks"] for p in proofs), default=0)
     how = f"checked on up to {real} real ranks" if real else "by its arithmetic; not checked on real ranks here"
-    counts = sorted(set(most.values()))
-    upto = (
-        f"{counts[-1]}"
-        if len(counts) == 1
-        else " or ".join(
-            f"{count} ({', '.join(result['data'][data]['label'] for data in most if most[data] == count)})"
-            for count in counts
-        )
-    )
-    return f"it loses nothing. Up to {upto} GPUs the network is the one that one GPU trains, bit for bit ({how})."
+    widest = max(most.values())
+    fewer = ", ".join(f"{result['data'][data]['label']}: {count}" for data, count in most.items() if count < widest)
+    upto = f"{widest} GPUs" + (f" ({fewer})" if fewer else "")
+    return f"it loses nothing. Up to {upto} the network is the one that one GPU trains, bit for bit ({how})."
 
 
 def _kept(result: dict[str, Any], budget: str) -> str:
@@ -256,13 +250,13 @@ def _limits(result: dict[str, Any]) -> str:
     seeds = max((g["runs"] for g in result["groups"]), default=0)
     tuned = "was tuned on validation data first" if result["tuning"] else "was not tuned"
     retuned = {found["arm"] for found in result["tuning"] if found["gpus"] > 1}
-    again = f"it was tuned anew at every batch in {len(retuned)} arm(s)" if retuned else "it was not tuned anew"
+    again = "it was tuned anew at every batch in the arm that says so" if retuned else "it was not tuned anew"
     longer = {g["arm"] for g in result["groups"] if g["budget"] == "updates"}
     weak = {g["arm"] for g in result["groups"] if g["mode"] == "weak"}
     left = f" Equal updates were tried with {len(longer & weak)} of {len(weak)} weak arms." if longer else ""
     return (
         f"it is one network, {seeds} seeds, and these data. The sequential learning rate "
-        f"{tuned}; with more GPUs {again}, and nothing else was.{left} Times on many GPUs are predicted, not measured."
+        f"{tuned}; with more GPUs {again}, nothing else was.{left} Times on many GPUs are predicted, not measured."
     )
 
 
@@ -271,4 +265,4 @@ def _unit(about: dict[str, Any]) -> str:
     if not about["bicubic"] or len(about["sequential_rmse"]) != 1:
         return ""
     (name, bicubic), unit = next(iter(about["bicubic"].items())), next(iter(about["units"].values()))
-    return f", RMSE {about['sequential_rmse'][name]:.3f} {unit}, interpolation's {bicubic:.3f} {unit}"
+    return f" (RMSE {about['sequential_rmse'][name]:.3f} {unit}, interpolation's {bicubic:.3f} {unit})"
