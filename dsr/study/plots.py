@@ -44,6 +44,10 @@ def skill(result: dict[str, Any], data: str) -> Figure:
             there = [g for g in own if g["arm"] == arm and g.get("skill") is not None]
             if there:
                 _line(ax, arm, style, there, "skill", "skill_interval", len(styles))
+        means = [g["skill"] for g in own if g.get("skill") is not None] + list(about["same"] or [])
+        if means:
+            margin = 0.15 * (max(means) - min(means)) + 0.01
+            ax.set_ylim(min(means) - margin, max(means) + margin)  # the intervals of two or three seeds leave it
         _gpus(ax, own)
         _dress(ax, "", "skill over bicubic (1)", f"{about['label']}\n{BUDGETS[budget]}")
         ax.tick_params(labelbottom=False)

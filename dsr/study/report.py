@@ -93,7 +93,7 @@ def _body(
                 report / f"skill-{data}.svg",
                 plots.skill(result, data),
                 f"{about['label']}: test skill of the runs that converged, mean and interval over the seeds. Black: "
-                "the sequential runs' mean; grey: where a single run counts as the same.",
+                "the sequential runs' mean; grey: where a single run counts as the same. Long bars leave the picture.",
                 "skill.csv",
             )
             for data, about in result["data"].items()
@@ -188,8 +188,8 @@ def _kept(result: dict[str, Any]) -> str:
         lines.append(f"<tr><th>{escape(label)}, {title}</th>{cells}</tr>")
     head = "".join(f"<th>{count} GPUs</th>" for count in counts)
     return (
-        "<table><caption>Weak scaling: what the best arm, picked by hindsight, keeps of one GPU's skill (the intervals "
-        "know nothing of the picking)</caption>"
+        "<table><caption>Weak scaling: what the best arm keeps of one GPU's skill (picked by hindsight, which the "
+        "intervals do not count)</caption>"
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 

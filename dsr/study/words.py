@@ -13,7 +13,7 @@ def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
     parts = [
         ("One GPU", _sequential(result)),
         ("Sharing the batch (strong scaling)", _strong(result)),
-        ("Letting the batch grow with the GPUs (weak scaling)", _kept(result, "epochs")),
+        ("Letting the batch grow with the GPUs (weak scaling), in as many epochs", _kept(result, "epochs")),
         ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(result, "updates")),
         ("Runs that did not converge", _failures(result)),
         ("Letting a probe choose batch and GPUs (--mode auto)", _auto(result)),

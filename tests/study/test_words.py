@@ -29,7 +29,7 @@ def answer(*groups, **more):
 
 
 def said(*groups):
-    return answer(*groups)["Letting the batch grow with the GPUs (weak scaling)"]
+    return answer(*groups)["Letting the batch grow with the GPUs (weak scaling), in as many epochs"]
 
 
 @pytest.mark.parametrize(
