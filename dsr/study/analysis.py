@@ -144,7 +144,6 @@ def _group(found: Found, cells: list[Cell]) -> dict[str, Any]:
         "warmup_updates": _common([plan.warmup_updates for plan in plans]),
         "outcomes": {name: outcomes.count(name) for name in dict.fromkeys(outcomes)},
         "diverged": diverged,
-        "not_finite": sum(NOT_FINITE in record.get("reason", "") for record in records),
         "diverged_interval": wilson_interval(diverged, ran, level) if ran else None,
         "skill": float(np.mean(skills)) if skills else None,
         "skill_interval": mean_interval(skills, level),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_csv, write_json
 from dsr.study import ablation as files
@@ -82,8 +82,8 @@ class Conduct:
         self.cells = expansion.study(self.rates)
         self.proofs = expansion.proofs(self.rates)
         tuned = [cell for cells in self.tuning.values() for cell in cells]
-        names = {cell.name: cell.key for cell in distinct([*tuned, *self.cells]).values()}
-        if len(names) < len(distinct([*tuned, *self.cells])):
+        first = distinct([*tuned, *self.cells]).values()
+        if len({cell.name for cell in first}) < len(first):
             raise UserError("two runs would have one folder: rename a data set or an arm, whose names run together")
         self.numbered = tuned, [cell for cell in self.cells if cell.plan]  # as the Slurm array counts them, from 1
 
@@ -127,7 +127,7 @@ class Conduct:
     def _keep_definitions(self) -> None:
         """They are fixed before anything runs: refuse to go on with others."""
         path, values = self.folder.root / "ablation.json", self.ablation.model_dump(mode="json")
-        before = json.loads(path.read_text())["definitions"] if path.exists() else values["definitions"]
+        before = read_json(path)["definitions"] if path.exists() else values["definitions"]
         if changed := [key for key, value in values["definitions"].items() if before.get(key) != value]:
             key = changed[0]
             raise UserError(

@@ -209,7 +209,7 @@ def _one(about: dict[str, Any]) -> float:
 
 
 def _failures(result: dict[str, Any]) -> str:
-    """How many weak runs did not converge, over everything that the study tried, and where most of a cell's did not."""
+    """How many weak runs did not converge, over everything that the study tried, and in how many cells most did not."""
     sentences = []
     for budget, found in result["failures"].items():
         if found["runs"]:

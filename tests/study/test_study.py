@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dsr.errors import UserError
 from dsr.run import Run
 from dsr.study.conduct import ablate
 from dsr.study.outcome import test_error as error_of
@@ -207,6 +208,14 @@ def test_the_same_command_again_plays_nothing_and_finds_the_same(file, finished)
     assert ablate(file, folder) == 0
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_study_that_has_begun_refuses_other_definitions(file, finished):
+    changed = {**json.loads(file.read_text()), "definitions": {"target": 0.5}}
+    other = file.with_name("other.json")
+    other.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"definitions.target was 0.95 when this study began, and is 0.5"):
+        ablate(other, finished[0])
 
 
 def test_a_run_that_is_lost_is_played_again_to_the_same_line(file, finished):
