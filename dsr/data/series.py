@@ -17,16 +17,18 @@ class Frame(NamedTuple):
 class Span(NamedTuple):
     """A frame, and the lead at which the interval that its values cover starts.
 
-    `start` equals `end` for values at an instant; it is None where the file does not say.
+    `start` equals `end` for values at an instant; it is None where the file does not say. `lead` is given where the
+    file stamps its values at another moment than the interval's end, such as daily means at noon.
     """
 
     init: int
     start: int | None
     end: int
+    lead: int | None = None
 
     @property
     def frame(self) -> Frame:
-        return Frame(self.init, self.end)
+        return Frame(self.init, self.end if self.lead is None else self.lead)
 
 
 @dataclass(frozen=True, eq=False)
