@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dsr.data.calendar import EPOCH
 from dsr.data.domain import Domain
-from dsr.data.store import EPOCH, Store, Variable
+from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file, whole_folder
 

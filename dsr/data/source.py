@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dsr.data import grid as grids
+from dsr.data.calendar import EPOCH
 from dsr.data.interpolate import Interpolation
-from dsr.data.store import EPOCH, Variable, refuse_pickle, with_bounds
+from dsr.data.store import Variable, refuse_pickle, with_bounds
 from dsr.data.units import conversion, tidy
 from dsr.errors import UserError
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from dsr.data.calendar import EPOCH
 from dsr.data.interpolate import Interpolation
 from dsr.errors import UserError
 from dsr.files import beside
 
 SPLITS = ("train", "validation", "test")  # the codes 0, 1, 2 of `split` and `region`; -1 lies in a gap
 FORMAT = 1
-EPOCH = "seconds since 1970-01-01"
 
 
 @dataclass(frozen=True)
