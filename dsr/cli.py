@@ -32,6 +32,10 @@ class Guarded(click.Group):
             if context.params.get("debug"):
                 raise
             message = str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
+            if "://" in message:
+                from dsr.data.remote import without_credentials
+
+                message = without_credentials(message)
             click.echo(f"error: {message}", err=True)
             context.exit(2 if isinstance(error, UserError) else 1)
 

@@ -2,4 +2,14 @@
 
 
 class UserError(Exception):
-    """What the user gave is wrong. The message is one or two lines: what, where, and what would be right."""
+    """What the user gave is wrong. The message is one or two lines: what, where, and what would be right.
+
+    It is kept without the credentials of the URLs in it.
+    """
+
+    def __init__(self, message: str):
+        if "://" in message:
+            from dsr.data.remote import without_credentials
+
+            message = without_credentials(message)
+        super().__init__(message)

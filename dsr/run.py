@@ -331,6 +331,8 @@ def environment(devices: str, model: str, threads: int, fingerprint: str) -> dic
 
     "sources" is the SHA-256 over dsr's own Python files, names and bytes, in the order of their paths.
     """
+    from dsr.data.remote import cleaned
+
     packages = (*ARITHMETIC, "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
@@ -343,7 +345,7 @@ def environment(devices: str, model: str, threads: int, fingerprint: str) -> dic
         "threads": threads,
         "fingerprint": fingerprint,
         "commit": _commit(),
-        "command": sys.argv,
+        "command": cleaned(sys.argv),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dsr.data.calendar import EPOCH
 from dsr.data.domain import Domain
+from dsr.data.remote import cleaned, without_credentials
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file, whole_folder
@@ -60,9 +61,9 @@ def create(
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
     dims = (*(["realization"] if members is not None else []), along, *_rows_and_columns(coordinates))
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join([Path(sys.argv[0]).name, *map(without_credentials, sys.argv[1:])])
     history = f"{datetime.now(UTC).isoformat(timespec='seconds')}: {command}"
-    coordinates.attrs = {"Conventions": CONVENTIONS, **attributes, "history": history}
+    coordinates.attrs = {"Conventions": CONVENTIONS, **cleaned(attributes), "history": history}
     described = {variable.name: _attributes(variable, coordinates, dims) for variable in variables}
     write = _netcdf if path.suffix == ".nc" else _zarr
     with write(path, coordinates, dims, described) as arrays:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dsr.data import grid as grids
 from dsr.data.recipe import ByRegion, Recipe, load
+from dsr.data.remote import without_credentials
 from dsr.data.source import Archive, open_archive, static_fields, when
 from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout, Writer
@@ -176,7 +177,7 @@ def _plan(recipe: Recipe) -> _Plan:
             "made_by": "dsr data prepare",
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-            "files": sorted({Path(f).name for a in (high, low, static) if a for f in a.files}),
+            "files": sorted({Path(without_credentials(f)).name for a in (high, low, static) if a for f in a.files}),
             "citation": recipe.citation,
             "problems": problems,
         },

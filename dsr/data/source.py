@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import tempfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +14,7 @@ import numpy as np
 from dsr.data import grid as grids
 from dsr.data.calendar import EPOCH
 from dsr.data.interpolate import Interpolation
+from dsr.data.remote import cached
 from dsr.data.store import Variable, refuse_pickle, with_bounds
 from dsr.data.units import conversion, tidy
 from dsr.errors import UserError
@@ -376,7 +375,7 @@ def _open(system: Any, path: str, local: bool) -> list[Any]:
                 url = path if local else system.unstrip_protocol(path)
                 return [xr.open_dataset(url, engine="zarr", chunks=None, **options)]
             if not local:
-                path = _fetched(system, path)
+                path = str(cached(system, path))
             with Path(path).open("rb") as file:
                 start = file.read(16)
             if b"GRIB" in start:
@@ -402,19 +401,6 @@ def _check_size(path: str) -> None:
         promised = sum(variable.size * variable.dtype.itemsize for variable in file.variables.values())
     if promised > Path(path).stat().st_size:
         raise OSError("it is shorter than its header says")
-
-
-def _fetched(system: Any, path: str) -> str:
-    """A local copy of a remote file (NetCDF and GRIB libraries read only local ones); it goes when the process ends."""
-    copy = Path(_copies().name) / path.strip("/").replace("/", "_")
-    if not copy.exists():
-        system.get(path, str(copy))
-    return str(copy)
-
-
-@cache
-def _copies() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="dsr-")
 
 
 def _first_line(error: BaseException) -> str:

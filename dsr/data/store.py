@@ -16,6 +16,7 @@ import numpy as np
 
 from dsr.data.calendar import EPOCH
 from dsr.data.interpolate import Interpolation
+from dsr.data.remote import cleaned
 from dsr.errors import UserError
 from dsr.files import beside
 
@@ -174,7 +175,7 @@ class Writer:
             factor=layout.factor,
             pairing=layout.pairing,
             splits=layout.splits,
-            provenance=layout.provenance,
+            provenance=cleaned(layout.provenance),
         )
         statistics, fingerprint = _statistics(Store(self.temporary))
         self.group.attrs.update(statistics=statistics, fingerprint=fingerprint)
