@@ -361,7 +361,6 @@ def _files(patterns: Sequence[str], root: Path | None) -> Iterator[tuple[str, An
 
 
 def _open(system: Any, path: str, local: bool) -> list[Any]:
-    import pyproj  # noqa: F401  before eccodes: else both tear down eccodes' copy of PROJ at exit, and the process crashes
     import xarray as xr
 
     refuse_pickle()
