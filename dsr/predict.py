@@ -10,10 +10,10 @@ import numpy as np
 
 from dsr import __version__, models
 from dsr.config import Model
-from dsr.data import grid as grids
 from dsr.data import output as outputs
 from dsr.data.domain import Domain
-from dsr.data.features import Features, positions
+from dsr.data.features import Features
+from dsr.data.grid import EDGE, Grid, block_mean
 from dsr.data.source import Archive, open_archive, static_fields, when
 from dsr.errors import UserError
 from dsr.progress import bar
@@ -102,8 +102,8 @@ def predict(
     archive = _open(inputs, network)
     high = open_archive([str(grid)], static=True).grid if grid else domain.high
     factor = _coarsening(domain, archive.grid, high)
-    low_grid = grids.coarsen(archive.grid, factor) if factor > 1 else archive.grid
-    cells = grids.area(archive.grid) if factor > 1 else None
+    low_grid = archive.grid.coarsened(factor) if factor > 1 else archive.grid
+    cells = archive.grid.area() if factor > 1 else None
     rows, columns = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
     if grid:
         features = _elsewhere(network, features, high, low_grid, static)
@@ -129,7 +129,7 @@ def predict(
         task = progress.add_task("predict", total=len(order))
         for i, frame in enumerate(order.tolist()):
             low = archive.read(frame)
-            low = low if cells is None else grids.block_mean(low, cells, factor)
+            low = low if cells is None else block_mean(low, cells, factor)
             if features.ensemble and archive.members is None:
                 low = low[None]  # one forecast is its own control, and its own mean
             low = low[..., rows, columns] if members else low[None, ..., rows, columns]
@@ -152,51 +152,51 @@ def _open(inputs: list[str], network: Network) -> Archive:
     return archive
 
 
-def _coarsening(domain: Domain, given: Any, high: Any) -> int:
+def _coarsening(domain: Domain, given: Grid, high: Grid) -> int:
     """What to coarsen the input by: the training's factor where that coarsened, and the input is as fine as `high`."""
-    step = np.median(np.abs(np.diff(grids.low_index(high, given)[0], axis=0)))  # from one high row to the next
+    step = np.median(np.abs(np.diff(high.index_on(given)[0], axis=0)))  # from one high row to the next
     return domain.factor if domain.coarsened and step > domain.factor**-0.5 else 1
 
 
-def _part(wanted: Any, given: Any, name: str) -> tuple[Any, Any]:
+def _part(wanted: Grid, given: Grid, name: str) -> tuple[Any, Any]:
     """The rows (n, 1) and columns (n) of the grid `given` that are `wanted`; it may reach further or run otherwise.
 
     Raises UserError where the points of `wanted` are not there, side by side.
     """
-    index = grids.low_index(wanted, given)
+    index = wanted.index_on(given)
     rows, columns = np.rint(index[0][:, 0]).astype(int), np.rint(index[1][0]).astype(int)
     off = max(np.abs(index[0] - rows[:, None]).max(), np.abs(index[1] - columns).max())
-    inside = all(i.min() >= 0 and i.max() < size for i, size in zip((rows, columns), grids.shape(given), strict=True))
-    if off > grids.EDGE or not inside or any(np.any(np.abs(np.diff(i)) != 1) for i in (rows, columns)):
+    inside = all(i.min() >= 0 and i.max() < size for i, size in zip((rows, columns), given.shape, strict=True))
+    if off > EDGE or not inside or any(np.any(np.abs(np.diff(i)) != 1) for i in (rows, columns)):
         raise UserError(
-            f"{name}: lies on {grids.describe(given)}, but the network was trained on {grids.describe(wanted)}; "
+            f"{name}: lies on {given.describe()}, but the network was trained on {wanted.describe()}; "
             "--grid and --static take it to another domain"
         )
     return rows[:, None], columns
 
 
-def _elsewhere(network: Network, features: Features, high: Any, low: Any, static: Path | None) -> Features:
+def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, static: Path | None) -> Features:
     """The features on another high grid, from another low grid. Raises UserError where that cannot be."""
     if network.description["network"].get("place"):
         raise UserError("the network is bound to the domain it was trained on (dsr.model.place), so --grid cannot be")
     if features.static and not static:
         raise UserError(f"--grid needs --static: a file with {', '.join(v.name for v in features.static)} on that grid")
-    index = grids.low_index(high, low)
-    if not grids.covered(index, grids.shape(low)).all():
-        raise UserError(f"--grid covers {grids.extent(high)}, which the input does not: {grids.extent(low)}")
-    fields = np.zeros((0, *grids.shape(high)), np.float32)
+    index = high.index_on(low)
+    if not low.covers(index).all():
+        raise UserError(f"--grid covers {high.extent()}, which the input does not: {low.extent()}")
+    fields = np.zeros((0, *high.shape), np.float32)
     if features.static:
         choices = network.domain.choices("static", features.static)
         found = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
         fields = np.stack([found[v.name] for v in features.static])
-    latitude, longitude = positions(high) if "solar_zenith" in features.extras else (None, None)
+    sun = "solar_zenith" in features.extras
     return replace(
         features,
-        low_shape=grids.shape(low),
+        low_shape=low.shape,
         low_index=index,
         static_fields=fields,
-        latitude=latitude,
-        longitude=longitude,
+        latitude=high.latitude if sun else None,
+        longitude=high.longitude if sun else None,
     )
 
 
@@ -225,10 +225,10 @@ def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]
     }
 
 
-def _told(output: Path, network: Network, archive: Archive, high: Any, factor: int) -> str:
+def _told(output: Path, network: Network, archive: Archive, high: Grid, factor: int) -> str:
     runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
     lines = [
-        f"{output}: {', '.join(v.name for v in network.features.high)} on {grids.describe(high)}",
+        f"{output}: {', '.join(v.name for v in network.features.high)} on {high.describe()}",
         f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0))}; "
         f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
     ]

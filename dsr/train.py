@@ -16,7 +16,6 @@ import torch.distributed as dist
 
 from dsr import engine, models, watch
 from dsr.config import Experiment, validate
-from dsr.data import grid as grids
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.store import Store
@@ -96,7 +95,7 @@ def train(run: Run | None, device: torch.device) -> None:
     torch.manual_seed(settings.seed)
     network = models.build(settings.model, features).to(device)
     deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
-    validation = Validation(store, features, settings.data, plan.micro_batch, grids.area(store.grid("high")))
+    validation = Validation(store, features, settings.data, plan.micro_batch, store.grid("high").area())
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")

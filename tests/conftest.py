@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from dsr.data.grid import Grid
 from dsr.data.store import Layout, Variable, Writer
 
 
@@ -76,7 +76,5 @@ def write_tiny_store(path: Path, region: np.ndarray | None = None) -> None:
                     group[i] = np.stack([t - hill * np.tanh(wind), rain])
 
 
-def _plane(x: np.ndarray) -> xr.Dataset:
-    names = {"x": "projection_x_coordinate", "y": "projection_y_coordinate"}
-    attributes = {axis: {"units": "m", "standard_name": name} for axis, name in names.items()}
-    return xr.Dataset(coords={axis: (axis, x * 1000, attributes[axis]) for axis in ("y", "x")})
+def _plane(x: np.ndarray) -> Grid:
+    return Grid(x * 1000, x * 1000, {})

@@ -15,11 +15,11 @@ import xarray as xr
 
 from dsr import models, predict
 from dsr.config import Data, Model
-from dsr.data import grid as grids
 from dsr.data import output as outputs
 from dsr.data import recipe as recipes
 from dsr.data.domain import Domain
 from dsr.data.features import Features
+from dsr.data.grid import Grid, block_mean
 from dsr.data.prepare import prepare
 from dsr.data.store import Layout, Store, Variable, Writer
 from dsr.errors import UserError
@@ -43,17 +43,15 @@ H = Variable("h", "m", "surface_altitude")
 HILL = np.outer(np.arange(24), np.arange(24)).astype(np.float32)
 
 
-def plane(rows: int, step: int, projected: bool = False) -> xr.Dataset:
+def plane(rows: int, step: int, projected: bool = False) -> Grid:
     """A square grid of cells that are `step` high cells wide; all begin in the same corner."""
     index = (np.arange(rows) + 0.5) * step
-    return (
-        grids.make(index * 2000, index * 2000, LAMBERT) if projected else grids.make(58 - index * 0.1, index * 0.1 - 5)
-    )
+    return Grid(index * 2000, index * 2000, LAMBERT) if projected else Grid(58 - index * 0.1, index * 0.1 - 5)
 
 
-def waves(variables: tuple[Variable, ...], grid: xr.Dataset, phase: float) -> np.ndarray:
+def waves(variables: tuple[Variable, ...], grid: Grid, phase: float) -> np.ndarray:
     """(variable, y, x) float32, a function of the place."""
-    x, y = ((grid[k].values - grid[k].values[0]) / 20000 * (1 if "crs" in grid else 20000) for k in ("x", "y"))
+    x, y = ((values - values[0]) / 20000 * (1 if grid.projected else 20000) for values in (grid.x, grid.y))
     wave = np.sin(x + phase) * np.cos(y[:, None])
     plausible = {"t": 280 + 5 * wave, "p": np.maximum(wave, 0), "u": 10 * wave}
     return np.stack([plausible[v.name] for v in variables]).astype(np.float32)
@@ -73,7 +71,7 @@ def write_store(path: Path, projected: bool, members: int | None, high: tuple[Va
         low_lead_time=np.tile([HOUR, 2 * HOUR], 30),
         high_index=np.arange(60),
         split=np.repeat([0, 1, 2], 20),
-        low_index=grids.low_index(high_grid, low_grid),
+        low_index=high_grid.index_on(low_grid),
         factor=4,
         pairing="same-run",
         splits={"by": "time"},
@@ -123,7 +121,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def write_forecast(path: Path, grid: xr.Dataset, init=None, lead=LEADS, members=None) -> Path:
+def write_forecast(path: Path, grid: Grid, init=None, lead=LEADS, members=None) -> Path:
     """A low-resolution forecast of t and u as users have them; one run unless `init` says otherwise."""
     init = np.full(len(lead), 100 * 24 * HOUR) if init is None else init
     dims = ("time", *(["realization"] if members else []), "y", "x")
@@ -131,14 +129,14 @@ def write_forecast(path: Path, grid: xr.Dataset, init=None, lead=LEADS, members=
     if members:
         fields = fields[:, :, None] + np.arange(members)[:, None, None]
     since = {"units": "seconds since 1970-01-01"}
-    dataset = grid.assign_coords(
+    dataset = grid.to_dataset().assign_coords(
         time=("time", init + lead, {"standard_name": "time", **since}),
         forecast_reference_time=("time", init, {"standard_name": "forecast_reference_time", **since}),
     )
     if members:
         dataset = dataset.assign_coords(realization=("realization", np.arange(members)))
     for variable, values in zip((T, U), fields, strict=True):
-        mapping = {"grid_mapping": "crs"} if "crs" in grid.coords else {}
+        mapping = {"grid_mapping": "crs"} if grid.projected else {}
         dataset[variable.name] = (dims, values, {"units": variable.units, **mapping})
     dataset.to_netcdf(path)
     return path
@@ -298,8 +296,8 @@ def test_input_as_fine_as_the_high_grid_is_coarsened_where_training_coarsened(ma
     fine_grid, coarse_grid = plane(25, 1), plane(6, 4)  # a row and a column more, as a whole archive may have
     fine = write_forecast(tmp_path / "fine.nc", fine_grid)
     with xr.open_dataset(fine) as dataset:
-        cells = grids.area(fine_grid)
-        means = {name: grids.block_mean(dataset[name].values, cells, 4) for name in ("t", "u")}
+        cells = fine_grid.area()
+        means = {name: block_mean(dataset[name].values, cells, 4) for name in ("t", "u")}
     coarse = change(
         write_forecast(tmp_path / "coarse.nc", coarse_grid),
         lambda d: d.assign({name: (d[name].dims, means[name], d[name].attrs) for name in means}),
@@ -318,7 +316,7 @@ def test_input_as_fine_as_the_high_grid_is_coarsened_where_training_coarsened(ma
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> dict[str, Path]:
     """A forecast and static fields on a larger domain of which the training's is the upper left corner."""
-    static = plane(32, 1).assign(h=(("y", "x"), np.pad(HILL, (0, 8)), {"units": "m"}))
+    static = plane(32, 1).to_dataset().assign(h=(("y", "x"), np.pad(HILL, (0, 8)), {"units": "m"}))
     static.to_netcdf(tmp_path / "static.nc")
     return {"low": write_forecast(tmp_path / "low.nc", plane(8, 4)), "static": tmp_path / "static.nc"}
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data.grid import Grid
+from dsr.data.projection import plain
 from dsr.data.source import Choice
 
 if TYPE_CHECKING:
@@ -15,13 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Domain:
-    """What prediction must know of the store that a network was trained on, beyond its features.
+    """What prediction must know of the store that a network was trained on, beyond its features."""
 
-    The grids are xarray Datasets of coordinates, as `dsr.data.store.Layout` describes them.
-    """
-
-    high: Any  # xr.Dataset
-    low: Any  # xr.Dataset
+    high: Grid
+    low: Grid
     factor: int
     interval: int  # s between high fields: the period that a sum or a mean of the high data covers
     provenance: dict[str, Any]
@@ -54,16 +53,20 @@ class Domain:
     def to_json(self) -> dict[str, Any]:
         """All but the coordinates' values, for model.json."""
         grids = {
-            group: {str(name): {"dims": list(c.dims), "attributes": _plain(c.attrs)} for name, c in grid.coords.items()}
-            for group, grid in (("high", self.high), ("low", self.low))
+            group: {str(n): {"dims": list(c.dims), "attributes": plain(c.attrs)} for n, c in grid.coords.items()}
+            for group, grid in self._coordinates.items()
         }
         keys = ("factor", "interval", "provenance")
         return {"grids": grids, **{key: getattr(self, key) for key in keys}}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The coordinates' values, for a safetensors file beside model.json."""
-        grids = {"high": self.high, "low": self.low}
+        grids = self._coordinates
         return {f"{group}_{name}": np.array(c) for group, grid in grids.items() for name, c in grid.coords.items()}
+
+    @property
+    def _coordinates(self) -> dict[str, Any]:
+        return {"high": self.high.to_dataset(), "low": self.low.to_dataset()}
 
     @classmethod
     def restore(cls, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Domain:
@@ -73,11 +76,6 @@ class Domain:
         grids = {}
         for group, described in values["grids"].items():
             coordinates = {n: (c["dims"], arrays[f"{group}_{n}"], c["attributes"]) for n, c in described.items()}
-            grids[group] = xr.Dataset(coords=coordinates)
+            grids[group] = Grid.from_dataset(xr.Dataset(coords=coordinates))
         rest = {key: values[key] for key in ("factor", "interval", "provenance")}
         return cls(high=grids["high"], low=grids["low"], **rest)
-
-
-def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes as JSON has them."""
-    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in attributes.items()}

@@ -52,8 +52,9 @@ class Features:
         low = _choose(store.low_variables, data.low, "low", store)
         high = _choose(store.high_variables, data.high, "high", store)
         static = _choose(store.static_variables, data.static, "static", store)
-        latitude, longitude = positions(store.grid("high")) if "solar_zenith" in data.extras else (None, None)
-        if "solar_zenith" in data.extras and latitude is None:
+        sun = "solar_zenith" in data.extras
+        grid = store.grid("high")
+        if sun and grid.bare:
             raise UserError(f"{store.path}: dsr.data.extras: solar_zenith needs latitude and longitude in the store")
         missing = {v.name: store.statistics["low"][v.name].get("missing") for v in low}
         if any(missing.values()) and not data.fill:
@@ -75,8 +76,8 @@ class Features:
             low_shape=tuple(store.low_shape),  # type: ignore[arg-type]
             low_index=store.low_index,
             static_fields=store.static[rows],
-            latitude=latitude,
-            longitude=longitude,
+            latitude=grid.latitude if sun else None,
+            longitude=grid.longitude if sun else None,
         )
 
     @property
@@ -263,14 +264,3 @@ def _choose(available: list[Variable], names: list[str] | None, group: str, stor
             have = ", ".join(by_name) or "none"
             raise UserError(f"{store.path}: dsr.data.{group}: no variable {name} there; the store has {have}")
     return [by_name[name] for name in names]
-
-
-def positions(grid: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Latitude and longitude of every point of a grid, (Y, X) float64 degrees, or None."""
-    if "latitude" not in grid or "longitude" not in grid:
-        return None, None
-    latitude, longitude = grid["latitude"], grid["longitude"]
-    if latitude.ndim == 2:
-        return latitude.values.astype(float), longitude.values.astype(float)
-    mesh = np.meshgrid(latitude.values.astype(float), longitude.values.astype(float), indexing="ij")
-    return mesh[0], mesh[1]

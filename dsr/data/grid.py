@@ -1,107 +1,244 @@
-"""Where grids lie: making them from coordinates, areas of cells, coarsening, and one grid's place on another."""
+"""Where a grid lies: its projection, positions, areas, coarsening, and its place on another grid."""
 
-import json
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from dsr.data import projection
 from dsr.errors import UserError
 
 EDGE = 1e-3  # of a cell: coordinates in float32, or rounded to three decimals, differ by less
+KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
+ROTATED = "rotated_latitude_longitude"
+
+Index = tuple[np.ndarray, np.ndarray]  # two (Y, X) float64: fractional row and column
 
 
-def make(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None = None) -> Any:
-    """A grid as an xarray Dataset of coordinates only, as `store.Layout` describes it.
+class Grid:
+    """A rectangle of points along one `y` and one `x`: latitudes and longitudes, or the coordinates of a projection.
 
-    `y` and `x` are latitudes and longitudes in degrees or, with the CF grid-mapping attributes `mapping`, projection
-    coordinates. Rows may run north or south. Raises UserError where a coordinate is not monotonic.
+    `y` (rows) and `x` (columns) are float64, each rising or falling; longitudes are unwrapped. `mapping` holds the CF
+    grid-mapping attributes of a projection, whose coordinates are in metres (in degrees where the pole is rotated).
+    None: latitudes and longitudes in degrees, as they are. Empty: a bare plane in metres, which lies nowhere on the
+    earth. Raises UserError where a coordinate does not rise or fall throughout, or has fewer than two points.
     """
-    import xarray as xr
 
-    y, x = np.asarray(y, np.float64), np.asarray(x, np.float64)
-    if mapping is None:
-        x = np.unwrap(x, period=360)
-    for name, values in (("y", y), ("x", x)):
-        steps = np.diff(values)
-        if len(values) < 2 or not (np.all(steps > 0) or np.all(steps < 0)):
-            raise UserError(f"the grid's {name} coordinate must rise or fall throughout and have at least two points")
-    if mapping is None:
+    def __init__(self, y: np.ndarray, x: np.ndarray, mapping: projection.Mapping | None = None):
+        self.mapping = None if mapping is None else projection.plain(mapping)
+        self.y, self.x = np.array(y, np.float64), np.array(x, np.float64)
+        if self.mapping is None:
+            self.x = np.unwrap(self.x, period=360)
+        for name, values in (("y", self.y), ("x", self.x)):
+            steps = np.diff(values)
+            if len(values) < 2 or not (np.all(steps > 0) or np.all(steps < 0)):
+                raise UserError(f"the grid's {name} coordinate must rise or fall throughout, over two points or more")
+
+    def __reduce__(self) -> Any:
+        return Grid, (self.y, self.x, self.mapping)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return len(self.y), len(self.x)
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is a plane that lies nowhere on the earth."""
+        return self.mapping == {}
+
+    @property
+    def projected(self) -> bool:
+        """Whether it has a map projection, a rotated pole included."""
+        return bool(self.mapping)
+
+    @property
+    def angular(self) -> bool:
+        """Whether its coordinates are latitude and longitude, of the earth or of a rotated pole."""
+        return self.mapping is None or self.mapping.get("grid_mapping_name") == ROTATED
+
+    @property
+    def north_up(self) -> bool:
+        """Whether rows run from south to north."""
+        return bool(self.y[-1] > self.y[0])
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """(dy, dx): the mean steps of the coordinates, negative where they fall."""
+        dy, dx = (float((values[-1] - values[0]) / (len(values) - 1)) for values in (self.y, self.x))
+        return dy, dx
+
+    @property
+    def spacing_km(self) -> tuple[float, float]:
+        """(dy, dx) of a cell; where coordinates are angles, at the domain's mean latitude."""
+        dy, dx = (float(np.abs(np.diff(values)).mean()) for values in (self.y, self.x))
+        if self.angular:
+            return dy * KM_PER_DEGREE, dx * KM_PER_DEGREE * float(np.cos(np.deg2rad(self.y.mean())))
+        return dy * 1e-3, dx * 1e-3
+
+    @property
+    def periodic(self) -> bool:
+        """Whether its columns go round the earth, so that the first follows on the last."""
+        step = abs(self.spacing[1])
+        return self.angular and abs(len(self.x) * step - 360) < 0.01 * step
+
+    @property
+    def latitude(self) -> np.ndarray:
+        """(y, x) float64, degrees north."""
+        return self._positions[0]
+
+    @property
+    def longitude(self) -> np.ndarray:
+        """(y, x) float64, degrees east."""
+        return self._positions[1]
+
+    @cached_property
+    def _positions(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.bare:
+            raise UserError("a bare plane has no latitude and longitude")
+        if self.mapping is None:
+            return np.broadcast_to(self.y[:, None], self.shape), np.broadcast_to(self.x, self.shape)
+        return projection.degrees(self.mapping, *np.meshgrid(self.y, self.x, indexing="ij"))
+
+    def area(self) -> np.ndarray:
+        """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""
+        y, x = _edges(self.y), _edges(self.x)
+        if self.angular:
+            y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
+        cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
+        if self.mapping and not self.angular:
+            cells = cells / projection.areal_scale(self.mapping, self.latitude, self.longitude)
+        return cells / cells.mean()
+
+    def crop(self, rows: slice, columns: slice) -> "Grid":
+        """The part of it in these rows and columns."""
+        return Grid(self.y[rows], self.x[columns], self.mapping)
+
+    def coarsened(self, factor: int) -> "Grid":
+        """The grid of blocks of `factor` x `factor` cells; rows and columns left over at the end are cropped.
+
+        Raises UserError where not even two blocks fit.
+        """
+        rows, columns = (size // factor for size in self.shape)
+        if min(rows, columns) < 2:
+            size = f"{self.shape[0]} x {self.shape[1]}"
+            raise UserError(f"a grid of {size} points is too small to be coarsened x{factor}")
+        y = self.y[: rows * factor].reshape(rows, factor).mean(1)
+        x = self.x[: columns * factor].reshape(columns, factor).mean(1)
+        return Grid(y, x, self.mapping)
+
+    def same(self, other: "Grid") -> bool:
+        """Whether it has the same points, to a small part of a cell."""
+        if self is other:
+            return True
+        if self.shape != other.shape or not self._alike(other):
+            return False
+        pairs = zip((self.y, self.x), (other.y, other.x), self.spacing, strict=True)
+        return all(np.allclose(a, b, rtol=0, atol=EDGE * abs(step)) for a, b, step in pairs)
+
+    def index_on(self, low: "Grid") -> Index:
+        """Two (y, x) float64: the fractional row and column on the grid `low` of every point, from positions alone.
+
+        Cell- and node-registered grids, rising or falling coordinates, other projections and other longitude
+        conventions all come out of this. Values below 0 or beyond the last row lie outside the low points (`covers`).
+        """
+        if self._alike(low):
+            y, x = self.y, self.x
+        elif self.bare or low.bare:
+            raise UserError("a bare plane, without latitude and longitude, cannot be placed on a grid of the earth")
+        else:
+            y, x = self.latitude, self.longitude
+            if low.mapping is not None:
+                y, x = projection.coordinates(low.mapping, y, x)
+        if low.angular:
+            west = low.x.min() - 0.5 * abs(low.spacing[1]) - 1e-6
+            x = west + (x - west) % 360
+        rows, columns = _position(y, low.y), _position(x, low.x)
+        if rows.ndim == 1:
+            rows, columns = np.meshgrid(rows, columns, indexing="ij")
+        return rows, columns
+
+    def covers(self, index: Index) -> np.ndarray:
+        """(Y, X) bool: which places on it (`index_on`) lie inside its cells, at most half a cell beyond its points."""
+        inside = [(i >= -0.5 - EDGE) & (i <= size - 0.5 + EDGE) for i, size in zip(index, self.shape, strict=True)]
+        return inside[0] & inside[1]
+
+    def extent(self) -> str:
+        """Such as "50.25 N .. 58 N, 10 W .. 1.75 E", for people."""
+        if self.bare:
+            y, x = (f"{k} {v.min() / 1000:.6g} .. {v.max() / 1000:.6g} km" for k, v in (("y", self.y), ("x", self.x)))
+            return f"{y}, {x}"
+        latitude, longitude = self.latitude, self.longitude
+        south, north = (f"{abs(v):.6g}{' S' if v < 0 else ' N'}" for v in (latitude.min(), latitude.max()))
+        west, east = (
+            f"{abs(v):.6g}{' W' if v < 0 else ' E'}"
+            for v in ((value + 180) % 360 - 180 for value in (longitude.min(), longitude.max()))
+        )
+        return f"{south} .. {north}, {west} .. {east}"
+
+    def describe(self) -> str:
+        """One line for people: size, spacing, projection, extent."""
+        (rows, columns), (dy, dx) = self.shape, map(abs, self.spacing)
+        scale, unit = (1, "degrees") if self.angular else (1000, "km")
+        size = f"{rows} x {columns} points, {dy / scale:.4g} x {dx / scale:.4g} {unit}"
+        if self.bare:
+            return f"{size} (a bare plane)"
+        name = f" ({self._name.replace('_', ' ')})" if self.mapping else ""
+        return f"{size}{name}, {self.extent()}"
+
+    @classmethod
+    def from_dataset(cls, dataset: Any) -> "Grid":
+        """The grid of an xarray Dataset that has y and x, and crs where it is projected, as `to_dataset` gives it."""
+        y, x = dataset["y"], dataset["x"]
+        if "crs" in dataset.variables:
+            grid = cls(y.values, x.values, dict(dataset["crs"].attrs))
+        elif "latitude" in dataset.variables or str(y.attrs.get("units", "")).startswith("degree"):
+            return cls(y.values, x.values)
+        else:
+            scale = 1000.0 if y.attrs.get("units") == "km" else 1.0
+            return cls(y.values * scale, x.values * scale, {})
+        if "latitude" in dataset.variables:
+            grid._positions = dataset["latitude"].values, dataset["longitude"].values  # what training saw, to the bit
+        return grid
+
+    def to_dataset(self) -> Any:
+        """An xarray Dataset of its CF coordinates: y, x, latitude and longitude (1-D or 2-D), and crs."""
+        import xarray as xr
+
         north = {"standard_name": "latitude", "units": "degrees_north"}
         east = {"standard_name": "longitude", "units": "degrees_east"}
-        coordinates: dict[str, Any] = {
-            "y": ("y", y, north | {"axis": "Y"}),
-            "x": ("x", x, east | {"axis": "X"}),
-            "latitude": ("y", y, north),
-            "longitude": ("x", x, east),
-        }
-    else:
-        rotated = mapping.get("grid_mapping_name") == "rotated_latitude_longitude"
-        names = (
-            ("grid_latitude", "grid_longitude") if rotated else ("projection_y_coordinate", "projection_x_coordinate")
-        )
-        units = "degrees" if rotated else "m"
-        longitude, latitude = _transformer(mapping, None).transform(*np.meshgrid(x, y))
+        if self.mapping is None:
+            coordinates: dict[str, Any] = {
+                "y": ("y", self.y, north | {"axis": "Y"}),
+                "x": ("x", self.x, east | {"axis": "X"}),
+                "latitude": ("y", self.y, north),
+                "longitude": ("x", self.x, east),
+            }
+            return xr.Dataset(coords=coordinates)
+        units = {"units": "degrees" if self.angular else "m"}
+        names = ("grid_latitude", "grid_longitude") if self.angular else (f"projection_{k}_coordinate" for k in "yx")
+        north_name, east_name = names
         coordinates = {
-            "y": ("y", y, {"standard_name": names[0], "units": units, "axis": "Y"}),
-            "x": ("x", x, {"standard_name": names[1], "units": units, "axis": "X"}),
-            "latitude": (("y", "x"), latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-            "longitude": (("y", "x"), longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-            "crs": ((), np.int32(0), mapping),
+            "y": ("y", self.y, {"standard_name": north_name, **units, "axis": "Y"}),
+            "x": ("x", self.x, {"standard_name": east_name, **units, "axis": "X"}),
         }
-    return xr.Dataset(coords=coordinates)
+        if self.mapping:
+            coordinates |= {
+                "latitude": (("y", "x"), self.latitude, north),
+                "longitude": (("y", "x"), self.longitude, east),
+                "crs": ((), np.int32(0), self.mapping),
+            }
+        return xr.Dataset(coords=coordinates)
 
+    @property
+    def _name(self) -> str:
+        return str((self.mapping or {}).get("grid_mapping_name", ""))
 
-def shape(grid: Any) -> tuple[int, int]:
-    """(rows, columns)."""
-    return grid.sizes["y"], grid.sizes["x"]
-
-
-def crs(grid: Any) -> dict[str, Any] | None:
-    """The CF grid-mapping attributes; None on a grid of latitudes and longitudes."""
-    return dict(grid["crs"].attrs) if "crs" in grid.variables else None
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two grids have the same points, to a small part of a cell."""
-    return a is b or (
-        shape(a) == shape(b)
-        and _same_crs(a, b)
-        and all(np.allclose(a[k], b[k], rtol=0, atol=EDGE * abs(spacing(a[k].values))) for k in ("y", "x"))
-    )
-
-
-def spacing(coordinate: np.ndarray) -> float:
-    """The mean step of a coordinate, negative where it falls."""
-    return float((coordinate[-1] - coordinate[0]) / (len(coordinate) - 1))
-
-
-def area(grid: Any) -> np.ndarray:
-    """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""
-    mapping = crs(grid)
-    y, x = _edges(grid["y"].values), _edges(grid["x"].values)
-    if mapping is None and str(grid["y"].attrs.get("units", "")).startswith("degree"):
-        y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
-    cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
-    if mapping is not None:
-        from pyproj import Proj
-
-        projection = Proj(_projection(mapping))
-        cells = cells / projection.get_factors(grid["longitude"].values, grid["latitude"].values).areal_scale
-    return cells / cells.mean()
-
-
-def coarsen(grid: Any, factor: int) -> Any:
-    """The grid of blocks of `factor` x `factor` cells; rows and columns left over at the end are cropped.
-
-    Raises UserError where not even two blocks fit.
-    """
-    rows, columns = (size // factor for size in shape(grid))
-    if min(rows, columns) < 2:
-        raise UserError(f"a grid of {shape(grid)[0]} x {shape(grid)[1]} points is too small to be coarsened x{factor}")
-    y = grid["y"].values[: rows * factor].reshape(rows, factor).mean(1)
-    x = grid["x"].values[: columns * factor].reshape(columns, factor).mean(1)
-    return make(y, x, crs(grid))
+    def _alike(self, other: "Grid") -> bool:
+        """Whether both have the same coordinate system."""
+        if self.mapping is None or other.mapping is None:
+            return self.mapping is other.mapping
+        return projection.alike(self.mapping, other.mapping)
 
 
 def block_mean(field: np.ndarray, cells: np.ndarray, factor: int) -> np.ndarray:
@@ -121,61 +258,6 @@ def block_mean(field: np.ndarray, cells: np.ndarray, factor: int) -> np.ndarray:
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan).astype(np.float32)
 
 
-def low_index(high: Any, low: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two (y, x) float64: the fractional low row and column of every high point, from the coordinates alone.
-
-    Cell- and node-registered grids, rising or falling coordinates, other projections and other longitude conventions
-    all come out of this. Values below 0 or beyond the last row lie outside the low points (see `covered`).
-    """
-    if _same_crs(high, low):
-        y, x = high["y"].values, high["x"].values
-    else:
-        longitude, latitude = _positions(high)
-        x, y = longitude, latitude
-        if crs(low) is not None:
-            x, y = _transformer(None, crs(low)).transform(longitude, latitude)
-    if crs(low) is None:
-        west = low["x"].values.min() - 0.5 * abs(spacing(low["x"].values)) - 1e-6
-        x = west + (x - west) % 360
-    rows, columns = _position(y, low["y"].values), _position(x, low["x"].values)
-    if rows.ndim == 1:
-        rows, columns = np.meshgrid(rows, columns, indexing="ij")
-    return rows, columns
-
-
-def covered(index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int]) -> np.ndarray:
-    """(y, x) bool: the high points that lie inside a low cell (at most half a cell beyond the outermost points)."""
-    inside = [(i >= -0.5 - EDGE) & (i <= size - 0.5 + EDGE) for i, size in zip(index, low_shape, strict=True)]
-    return inside[0] & inside[1]
-
-
-def extent(grid: Any) -> str:
-    """Such as "50.25..58 N, 10 W..1.75 E": for people."""
-    latitude, longitude = grid["latitude"].values, grid["longitude"].values
-    south, north = (f"{abs(v):.6g}{' S' if v < 0 else ' N'}" for v in (latitude.min(), latitude.max()))
-    west, east = (
-        f"{abs(v):.6g}{' W' if v < 0 else ' E'}"
-        for v in ((value + 180) % 360 - 180 for value in (longitude.min(), longitude.max()))
-    )
-    return f"{south} .. {north}, {west} .. {east}"
-
-
-def describe(grid: Any) -> str:
-    """One line for people: size, spacing, projection, extent."""
-    rows, columns = shape(grid)
-    step_y, step_x = (abs(spacing(grid[k].values)) for k in ("y", "x"))
-    mapping = crs(grid)
-    if "latitude" not in grid:
-        return (
-            f"{rows} x {columns} points, {step_y:.4g} x {step_x:.4g} {grid['y'].attrs.get('units', '')} (a bare plane)"
-        )
-    if mapping is None:
-        return f"{rows} x {columns} points, {step_y:.4g} x {step_x:.4g} degrees, {extent(grid)}"
-    unit, scale = ("degrees", 1) if grid["y"].attrs["units"] == "degrees" else ("km", 1000)
-    name = mapping["grid_mapping_name"].replace("_", " ")
-    return f"{rows} x {columns} points, {step_y / scale:.4g} x {step_x / scale:.4g} {unit} ({name}), {extent(grid)}"
-
-
 def _edges(centres: np.ndarray) -> np.ndarray:
     middle = 0.5 * (centres[1:] + centres[:-1])
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
@@ -190,37 +272,3 @@ def _position(values: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
     before = (values - coordinate[0]) / (coordinate[1] - coordinate[0])
     after = index[-1] + (values - coordinate[-1]) / (coordinate[-1] - coordinate[-2])
     return np.where(values < coordinate[0], before, np.where(values > coordinate[-1], after, inside))
-
-
-def _positions(grid: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Longitude and latitude of every point, both (y, x)."""
-    longitude, latitude = grid["longitude"].values, grid["latitude"].values
-    return (longitude, latitude) if latitude.ndim == 2 else tuple(np.meshgrid(longitude, latitude))  # type: ignore[return-value]
-
-
-def _same_crs(a: Any, b: Any) -> bool:
-    first, second = crs(a), crs(b)
-    if first is None or second is None:
-        return first is second
-    return first == second or _projection(first) == _projection(second)
-
-
-def _transformer(source: dict[str, Any] | None, target: dict[str, Any] | None) -> Any:
-    """Between a projection (CF grid-mapping attributes) and None, which stands for longitude and latitude."""
-    from pyproj import Transformer
-
-    known = _projection(source if source is not None else target)  # type: ignore[arg-type]
-    start, end = (known, known.geodetic_crs) if source is not None else (known.geodetic_crs, known)
-    return Transformer.from_crs(start, end, always_xy=True)
-
-
-def _projection(mapping: dict[str, Any]) -> Any:
-    """The pyproj CRS of CF grid-mapping attributes."""
-    return _made(json.dumps(mapping, sort_keys=True))
-
-
-@cache
-def _made(mapping: str) -> Any:
-    from pyproj import CRS
-
-    return CRS.from_cf(json.loads(mapping))  # slow: it looks the datum up

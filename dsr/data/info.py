@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data import grid as grids
 from dsr.data.store import SPLITS, Store, Variable
 
 
@@ -34,8 +33,8 @@ def _grids(store: Store) -> list[str]:
     nodes = all(np.isclose(i[0, 0], np.round(i[0, 0]), atol=1e-3) for i in store.low_index)
     registered = "node-registered" if nodes else "cell-registered"
     return [
-        f"high  {grids.describe(store.grid('high'))}",
-        f"low   {grids.describe(store.grid('low'))}",
+        f"high  {store.grid('high').describe()}",
+        f"low   {store.grid('low').describe()}",
         f"factor {store.attributes['factor']}, {registered}: a high step is {step} low cells",
         f"high points lie in low rows {rows}, columns {columns}",
     ]

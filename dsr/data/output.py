@@ -14,6 +14,7 @@ import numpy as np
 
 from dsr.data.calendar import EPOCH
 from dsr.data.domain import Domain
+from dsr.data.grid import Grid
 from dsr.data.remote import cleaned, without_credentials
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
@@ -37,7 +38,7 @@ def check(path: Path) -> None:
 @contextlib.contextmanager
 def create(
     path: Path,
-    grid: Any,
+    grid: Grid,
     variables: Sequence[Variable],
     init_time: np.ndarray,
     lead_time: np.ndarray,
@@ -49,14 +50,14 @@ def create(
 ) -> Iterator[dict[str, Any]]:
     """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
 
-    `grid` is as `dsr.data.store.Layout` describes it; init_time, lead_time and period: (n) int64 seconds, the period
+    init_time, lead_time and period: (n) int64 seconds, the period
     being what sums and means cover up to each valid time; attributes: the file's title and source. Valid times that
     rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
     dimension is then `forecast`, and time, forecast_reference_time and forecast_period lie along it. Compressed
     without loss.
     """
     along = "time" if np.all(np.diff(init_time + lead_time) > 0) else "forecast"
-    coordinates = _horizontal(grid).assign_coords(_times(init_time, lead_time, period, along, calendar))
+    coordinates = _horizontal(grid.to_dataset()).assign_coords(_times(init_time, lead_time, period, along, calendar))
     if members is not None:
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
@@ -134,7 +135,7 @@ def _chunks(coordinates: Any, dims: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _horizontal(grid: Any) -> Any:
-    """The grid's coordinates as CF names them: rows and columns are latitude and longitude where they can be."""
+    """A grid's coordinates as CF names them: rows and columns are latitude and longitude where they can be."""
     if "latitude" in grid.variables and grid["latitude"].ndim == 1:
         grid = grid.swap_dims(y="latitude", x="longitude").drop_vars(["y", "x"])
     grid = grid.copy()

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dsr.data import grid as grids
+from dsr.data.grid import Grid, block_mean
 from dsr.data.recipe import ByRegion, Recipe, load
 from dsr.data.remote import without_credentials
 from dsr.data.source import Archive, open_archive, static_fields, when
@@ -31,7 +30,7 @@ class _Plan:
     cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
 
     def coarse(self, field: np.ndarray) -> np.ndarray:
-        return field if self.cells is None else grids.block_mean(field, self.cells, self.layout.factor)
+        return field if self.cells is None else block_mean(field, self.cells, self.layout.factor)
 
 
 def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False) -> str:
@@ -118,14 +117,14 @@ def _plan(recipe: Recipe) -> _Plan:
 
     # Grids
     coarsened = low or high
-    low_grid = grids.coarsen(coarsened.grid, recipe.factor) if recipe.factor else coarsened.grid
-    cells = grids.area(coarsened.grid) if recipe.factor else None
+    low_grid = coarsened.grid.coarsened(recipe.factor) if recipe.factor else coarsened.grid
+    cells = coarsened.grid.area() if recipe.factor else None
     cut = _covered(high, low_grid, low.name if low else "its coarsened self")
-    high_grid = high.grid.isel(y=cut[0], x=cut[1])
-    if grids.shape(high_grid) != grids.shape(high.grid):
-        was, now = (f"{y} x {x}" for y, x in (grids.shape(high.grid), grids.shape(high_grid)))
+    high_grid = high.grid.crop(*cut)
+    if high_grid.shape != high.grid.shape:
+        was, now = (f"{y} x {x}" for y, x in (high.grid.shape, high_grid.shape))
         problems.append(f"high grid cropped from {was} to {now} points: only those lie on the low grid")
-    index = grids.low_index(high_grid, low_grid)
+    index = high_grid.index_on(low_grid)
     factor = recipe.factor or max(1, round(1 / np.median(np.abs(np.diff(index[0], axis=0)))))
 
     # Pairs
@@ -146,7 +145,7 @@ def _plan(recipe: Recipe) -> _Plan:
     # Splits
     split, region = np.zeros(len(init_time), np.int8), None
     if isinstance(recipe.splits, ByRegion):
-        region, told = by_region(recipe.splits, grids.shape(high_grid), factor)
+        region, told = by_region(recipe.splits, high_grid.shape, factor)
     else:
         split, told = by_time(recipe.splits, init_time, lead_time)
 
@@ -156,7 +155,7 @@ def _plan(recipe: Recipe) -> _Plan:
     low_static = {}
     if static and cells is not None:
         whole = static_fields(static, coarsened.grid)
-        low_static = {name: grids.block_mean(whole[name], cells, factor) for name in whole}
+        low_static = {name: block_mean(whole[name], cells, factor) for name in whole}
 
     forecasts = bool(high.lead_time[high_frames].any())
     layout = Layout(
@@ -206,11 +205,11 @@ def _same_units(low: Archive, high: Archive) -> None:
             low.convert(variable.name, units[variable.name])
 
 
-def _covered(high: Archive, low_grid: Any, low_name: str) -> tuple[slice, slice]:
+def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
     """The rows and columns of the high grid that lie on the low grid. Raises UserError where there are none."""
-    inside = grids.covered(grids.low_index(high.grid, low_grid), grids.shape(low_grid))
+    inside = low_grid.covers(high.grid.index_on(low_grid))
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    where = f"high ({high.name}) covers {grids.extent(high.grid)}, low ({low_name}) {grids.extent(low_grid)}"
+    where = f"high ({high.name}) covers {high.grid.extent()}, low ({low_name}) {low_grid.extent()}"
     if len(rows) < 2 or len(columns) < 2:
         raise UserError(f"the grids do not overlap: {where}")
     cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -284,9 +283,9 @@ def _told(plan: _Plan) -> str:
         counts = {name: int((layout.region == code).sum()) for code, name in enumerate(SPLITS)}
     unit = "samples" if layout.region is None else "high points"
     lines = [
-        f"high   {grids.describe(layout.high_grid)}; {len(layout.time)} times",
+        f"high   {layout.high_grid.describe()}; {len(layout.time)} times",
         f"       {', '.join(f'{v.name} [{v.units}]' for v in layout.high_variables)}",
-        f"low    {grids.describe(layout.low_grid)}; {f'{layout.members} members' if layout.members else 'no ensemble'}",
+        f"low    {layout.low_grid.describe()}; {f'{layout.members} members' if layout.members else 'no ensemble'}",
         f"       {', '.join(f'{v.name} [{v.units}]' for v in layout.low_variables)}",
         f"static {', '.join(v.name for v in layout.static_variables) or 'none'}",
         f"pairs  {len(layout.high_index)} by {layout.pairing}, factor {layout.factor}",

@@ -15,6 +15,7 @@ import numpy as np
 
 from dsr.data import atmosphere
 from dsr.data.atmosphere import Atmosphere, State, Surroundings
+from dsr.data.grid import Grid
 from dsr.data.store import SPLITS, Layout, Store, Variable, Writer
 
 STEP = 900  # s, of the slow physics on every grid
@@ -315,21 +316,10 @@ def projection() -> Any:
     return CRS.from_proj4(f"+proj=tmerc +lat_0={CENTRE[0]} +lon_0={CENTRE[1]} +k=1 +x_0=0 +y_0=0 +ellps=WGS84 +units=m")
 
 
-def grid(size: int, spacing: float) -> Any:
-    """The xarray Dataset of a square grid's coordinates: y, x, latitude, longitude and crs."""
-    import xarray as xr
-
+def grid(size: int, spacing: float) -> Grid:
+    """A square grid about the projection's origin."""
     along = (np.arange(size) - 0.5 * (size - 1)) * spacing
-    longitude, latitude = geographic(size, spacing)
-    return xr.Dataset(
-        coords={
-            "y": ("y", along, {"units": "m", "standard_name": "projection_y_coordinate"}),
-            "x": ("x", along, {"units": "m", "standard_name": "projection_x_coordinate"}),
-            "latitude": (("y", "x"), latitude, {"units": "degrees_north", "standard_name": "latitude"}),
-            "longitude": (("y", "x"), longitude, {"units": "degrees_east", "standard_name": "longitude"}),
-            "crs": ((), np.int32(0), projection().to_cf()),
-        }
-    )
+    return Grid(along, along, projection().to_cf())
 
 
 def error_growth(store: Path | str) -> dict[str, dict[str, np.ndarray]]:

@@ -1,7 +1,6 @@
 """Open an archive (NetCDF, GRIB or Zarr, here or at any URL) as frames on one grid, each read when it is asked for."""
 
 import itertools
-import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dsr.data import grid as grids
 from dsr.data.calendar import EPOCH
+from dsr.data.grid import Grid
 from dsr.data.interpolate import Interpolation
 from dsr.data.remote import cached
 from dsr.data.store import Variable, refuse_pickle, with_bounds
@@ -91,7 +90,7 @@ class _Part:
     member_dim: str | None
     members: tuple[int, ...] | None  # None: not of an ensemble
     level: tuple[tuple[str, float], ...]
-    grid: Any  # xr.Dataset
+    grid: Grid
     calendar: str
     block: dict[str, Any] = field(default_factory=dict)  # the chunk read last
 
@@ -130,10 +129,10 @@ class Archive:
         self.grid, self.calendar = first.grid, first.calendar
         for variable, several in parts.items():
             for part in several:
-                if not grids.same(part.grid, self.grid):
+                if not part.grid.same(self.grid):
                     raise UserError(
-                        f"{name}: {variable} lies on another grid ({part.file}: {grids.describe(part.grid)}) than "
-                        f"{next(iter(parts))} ({grids.describe(self.grid)}); choose variables of one grid"
+                        f"{name}: {variable} lies on another grid ({part.file}: {part.grid.describe()}) than "
+                        f"{next(iter(parts))} ({self.grid.describe()}); choose variables of one grid"
                     )
         self.dropped: dict[str, list[Frame]] = defaultdict(list)
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -212,7 +211,7 @@ class Archive:
         fields = [self._masked(name, part.read(frame)) for part in parts]
         if self.members is None:
             return fields[0] if fields[0].ndim == 2 else fields[0][0]
-        result = np.empty((len(self.members), *grids.shape(self.grid)), np.float32)
+        result = np.empty((len(self.members), *self.grid.shape), np.float32)
         for part, values in zip(parts, fields, strict=True):
             if part.members is None:
                 result[:] = values
@@ -323,12 +322,12 @@ def open_archive(
     return Archive(name, sorted({file for file, _ in files}), chosen, variables)
 
 
-def static_fields(archive: Archive, grid: Any) -> dict[str, np.ndarray]:
+def static_fields(archive: Archive, grid: Grid) -> dict[str, np.ndarray]:
     """{name: (y, x) float32}: the fields of a static archive on `grid` (bilinear; exact where its points coincide)."""
-    index = grids.low_index(grid, archive.grid)
-    if not grids.covered(index, grids.shape(archive.grid)).all():
-        raise UserError(f"{archive.name}: covers {grids.extent(archive.grid)}, not all of {grids.extent(grid)}")
-    onto = Interpolation(index, grids.shape(archive.grid), "bilinear")
+    index = grid.index_on(archive.grid)
+    if not archive.grid.covers(index).all():
+        raise UserError(f"{archive.name}: covers {archive.grid.extent()}, not all of {grid.extent()}")
+    onto = Interpolation(index, archive.grid.shape, "bilinear")
     return dict(zip((v.name for v in archive.variables), onto(archive.read(0)), strict=True))
 
 
@@ -447,31 +446,19 @@ def _parts_of(dataset: Any, file: str, static: bool) -> Iterator[_Part]:
             yield _Part(one, file, frame_dims, frames, member_dim, members, _level(one, roles), grid, calendar)
 
 
-def _grid(array: Any, y: str, x: str) -> Any:
+def _grid(array: Any, y: str, x: str) -> Grid:
     """The grid of one variable. Raises UserError where its rows and columns have no 1-D coordinate or projection."""
     if y not in array.coords or x not in array.coords:
         raise UserError(f"dimensions {y} and {x} have no coordinates; regular grids need one along each")
     rows, columns = array[y], array[x]
     units = str(rows.attrs.get("units", "degrees" if y.lower().startswith("lat") else "m"))
     if units.startswith("deg") and rows.attrs.get("standard_name") != "grid_latitude":
-        return _shared_grid(rows.values, columns.values, None, 1.0)
+        return Grid(rows.values, columns.values)
     mapping = next((c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs), None)
     if mapping is None:
         raise UserError("projected rows and columns without a grid mapping (CF grid_mapping_name and its parameters)")
     scale = 1.0 if units.startswith("deg") else conversion(units, "m", f"coordinate {y}")[0]
-    plain = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
-    return _shared_grid(rows.values, columns.values, plain, scale)
-
-
-def _shared_grid(y: np.ndarray, x: np.ndarray, mapping: dict[str, Any] | None, scale: float) -> Any:
-    """One grid object for all files of the same grid: projecting thousands of times takes minutes."""
-    key = (np.asarray(y, np.float64).tobytes(), np.asarray(x, np.float64).tobytes(), json.dumps(mapping), scale)
-    if key not in _GRIDS:
-        _GRIDS[key] = grids.make(np.asarray(y, np.float64) * scale, np.asarray(x, np.float64) * scale, mapping)
-    return _GRIDS[key]
-
-
-_GRIDS: dict[tuple[bytes, bytes, str, float], Any] = {}
+    return Grid(np.asarray(rows, np.float64) * scale, np.asarray(columns, np.float64) * scale, mapping)
 
 
 def _reference(dataset: Any, roles: dict[str, str | None], static: bool) -> tuple[Any, Any, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data.calendar import EPOCH
+from dsr.data.grid import Grid
 from dsr.data.interpolate import Interpolation
 from dsr.data.remote import cleaned
 from dsr.errors import UserError
@@ -47,15 +48,13 @@ class Variable:
 class Layout:
     """All of a store but its fields.
 
-    Grids are xarray Datasets that hold coordinates only: 1-D dimension coordinates `y` and `x` with CF attributes,
-    `latitude` and `longitude` (1-D along y and x, or 2-D), and, where the grid is projected, a scalar `crs` variable
-    with the CF grid-mapping attributes. Times are int64 seconds since 1970-01-01 UTC, leads are int64 seconds.
+    Times are int64 seconds since 1970-01-01 UTC, leads are int64 seconds.
     """
 
     high_variables: list[Variable]
     low_variables: list[Variable]
-    high_grid: Any  # xr.Dataset
-    low_grid: Any  # xr.Dataset
+    high_grid: Grid
+    low_grid: Grid
     time: np.ndarray  # (time) int64: valid time of each high field
     low_init_time: np.ndarray  # (sample) int64
     low_lead_time: np.ndarray  # (sample) int64
@@ -123,8 +122,9 @@ class Writer:
 
         layout = self.layout
         high_shape = tuple(layout.low_index[0].shape)
-        low_shape = (layout.low_grid.sizes["y"], layout.low_grid.sizes["x"])
-        high = layout.high_grid.assign_coords(_along_variable(layout.high_variables))
+        low_shape = layout.low_grid.shape
+        on_high = layout.high_grid.to_dataset()
+        high = on_high.assign_coords(_along_variable(layout.high_variables))
         high = high.assign_coords(
             time=("time", layout.time, {"units": EPOCH, "calendar": layout.calendar, "standard_name": "time"}),
             low_row=(("y", "x"), layout.low_index[0], {"long_name": "fractional row of this point on the low grid"}),
@@ -134,14 +134,14 @@ class Writer:
             high = high.assign_coords(_reference(layout.init_time, layout.lead_time, "time", layout.calendar))
         if layout.region is not None:
             high = high.assign_coords(region=(("y", "x"), layout.region.astype(np.int8), _split_flags()))
-        low = layout.low_grid.assign_coords(_along_variable(layout.low_variables))
+        low = layout.low_grid.to_dataset().assign_coords(_along_variable(layout.low_variables))
         low = low.assign_coords(
             **_reference(layout.low_init_time, layout.low_lead_time, "sample", layout.calendar),
             time=("sample", layout.low_time, {"units": EPOCH, "calendar": layout.calendar, "standard_name": "time"}),
             high_index=("sample", layout.high_index.astype(np.int64), {"long_name": "row of the truth in high"}),
             split=("sample", layout.split.astype(np.int8), _split_flags()),
         )
-        static = layout.high_grid.assign_coords(_along_variable(layout.static_variables))
+        static = on_high.assign_coords(_along_variable(layout.static_variables))
         names = [variable.name for variable in layout.static_variables]
         static["field"] = (("variable", "y", "x"), _stack(layout.static, names, high_shape))
         if layout.low_static:
@@ -316,15 +316,15 @@ class Store:
             return np.ones(self.shape, bool)
         return self.region == SPLITS.index(split)
 
-    def grid(self, group: str) -> Any:
-        """The coordinates of "high" or "low" as an xarray Dataset: y, x, latitude, longitude, crs."""
+    def grid(self, group: str) -> Grid:
+        """The grid of "high" or "low"."""
         import xarray as xr
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = xr.open_zarr(str(self.path), group=group, consolidated=False, chunks=None, decode_times=False)
         names = [name for name in ("y", "x", "latitude", "longitude", "crs") if name in dataset.variables]
-        return dataset.reset_coords()[names].set_coords(names).load()
+        return Grid.from_dataset(dataset.reset_coords()[names].load())
 
 
 def refuse_pickle() -> None:

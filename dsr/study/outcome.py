@@ -47,7 +47,6 @@ def test_error(run: Run, split: str = "test") -> dict[str, Any]:
     "bicubic" holds the variables that the low data have, and "skill" is `skill_of` the two.
     """
     from dsr import predict
-    from dsr.data import grid as grids
     from dsr.verify.baselines import batches
 
     network = predict.load(run.model)
@@ -55,7 +54,7 @@ def test_error(run: Run, split: str = "test") -> dict[str, Any]:
     features = network.features
     names = [v.name for v in store.low_variables]
     low = [names.index(v.name) for v in features.low]
-    weights = grids.area(store.grid("high")) * store.mask(split)
+    weights = store.grid("high").area() * store.mask(split)
     sums = np.zeros((3, len(features.high)))  # squared errors of network and bicubic, and weights
     for batch in batches(store, features, store.samples(split), values=2**20):
         there = np.isfinite(batch.truth)

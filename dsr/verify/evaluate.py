@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.config import read_json
-from dsr.data import grid as grids
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
@@ -101,8 +100,8 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
         raise UserError(f"{store.path}: the {split} split is empty")
     names = [v.name for v in features.high]
     inside = store.mask(split)
-    spacing = metrics.spacing_km(store.grid("high"))
-    area = grids.area(store.grid("high")) * inside
+    grid = store.grid("high")
+    spacing, area = grid.spacing_km, grid.area() * inside
     pictured = np.unique(np.linspace(0, len(samples) - 1, PICTURED).round().astype(int))
     parts, closer, done = [], [], 0
     with bar() as progress:
@@ -268,8 +267,8 @@ def _example(
         "init_time": batch.init_time[0],
         "lead_time": batch.lead_time[0],
         "inside": store.mask(split),
-        "spacing_km": np.array(metrics.spacing_km(store.grid("high"))),
-        "north_up": bool(np.diff(store.grid("high")["y"].values).mean() > 0),
+        "spacing_km": np.array(store.grid("high").spacing_km),
+        "north_up": store.grid("high").north_up,
     }
 
 

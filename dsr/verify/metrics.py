@@ -5,20 +5,6 @@ from typing import Any
 import numpy as np
 
 POOLED = ("rmse", "mae", "bias", "correlation", "anomaly_correlation")
-KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
-
-
-def spacing_km(grid: Any) -> tuple[float, float]:
-    """Cell size (dy, dx) in km; where x is in degrees, at the domain's mean latitude."""
-    dy, dx = (float(np.abs(np.diff(grid[name].values)).mean()) for name in ("y", "x"))
-    if _in_degrees(grid):
-        return dy * KM_PER_DEGREE, dx * KM_PER_DEGREE * float(np.cos(np.deg2rad(grid["y"].values.mean())))
-    scale = 1.0 if grid["y"].attrs.get("units") == "km" else 1e-3
-    return dy * scale, dx * scale
-
-
-def _in_degrees(grid: Any) -> bool:
-    return str(grid["y"].attrs.get("units", "")).startswith("degree")
 
 
 def per_sample(prediction: Any, truth: Any, weights: Any, references: dict[str, Any]) -> Any:

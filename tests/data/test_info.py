@@ -38,4 +38,4 @@ def test_no_store(tmp_path):
 
 
 def test_a_store_on_a_bare_plane_has_no_latitudes_to_tell(tiny_store):
-    assert "24 x 24 points, 1000 x 1000 m (a bare plane)" in describe(tiny_store)
+    assert "24 x 24 points, 1 x 1 km (a bare plane)" in describe(tiny_store)

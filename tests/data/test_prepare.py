@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dsr.data import grid as grids
 from dsr.data.info import describe
 from dsr.data.interpolate import Interpolation
 from dsr.data.prepare import prepare_from_options
@@ -335,7 +334,7 @@ def test_mogreps_pairs_by_valid_time(real_data, tmp_path):
     prepare_from_options(recipe=RECIPES / "mogreps_uk.json", output=tmp_path / "store", root=real_data)
     store = Store(tmp_path / "store")
     assert store.members == 12 and store.low_shape == (50, 50) and set(store.low_lead_time) == {43200}
-    assert grids.crs(store.grid("high"))["grid_mapping_name"] == "lambert_azimuthal_equal_area"
+    assert store.grid("high").mapping["grid_mapping_name"] == "lambert_azimuthal_equal_area"
     onto = Interpolation(store.low_index, store.low_shape, "bilinear")
     error = onto(read(store.low).mean(1)) - read(store.high, store.high_index)
     np.testing.assert_allclose(np.sqrt((error**2).mean((2, 3)))[:, 1], [1.06, 0.95], atol=0.02)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dsr.data import grid as grids
+from dsr.data.grid import Grid
 from dsr.data.source import Choice, open_archive, static_fields, when
 from dsr.errors import UserError
 
@@ -23,7 +23,7 @@ def test_an_analysis_has_one_frame_a_time_and_no_lead(tmp_path):
     truth = analysis(5)
     archive = open_archive([saved(truth, tmp_path / "a.nc")])
     assert [when(frame) for frame in archive.frames[:2]] == ["2020-01-01T00:00", "2020-01-01T01:00"]
-    assert not archive.lead_time.any() and archive.members is None and grids.shape(archive.grid) == (8, 12)
+    assert not archive.lead_time.any() and archive.members is None and archive.grid.shape == (8, 12)
     np.testing.assert_array_equal(archive.read(3)[0], truth["t2m"].values[3])
     assert archive.variables[0].units == "K" and archive.variables[0].standard_name == "air_temperature"
 
@@ -102,9 +102,7 @@ def test_a_projection_in_kilometres(tmp_path):
     data["t2m"].attrs["grid_mapping"] = "laea"
     data["laea"] = ((), 0, mapping)
     archive = open_archive([saved(data, tmp_path / "p.nc")])
-    assert grids.spacing(archive.grid["y"].values) == 2000 and archive.grid["latitude"].values[0, 0] == pytest.approx(
-        54.9
-    )
+    assert archive.grid.spacing == (2000, 2000) and archive.grid.latitude[0, 0] == pytest.approx(54.9)
     del data["laea"]
     with pytest.raises(UserError, match="without a grid mapping"):
         open_archive([saved(data, tmp_path / "q.nc")])
@@ -237,10 +235,10 @@ def test_static_fields_come_onto_any_grid_inside(tmp_path):
     archive = open_archive([saved(data, tmp_path / "s.nc")], static=True)
     fields = static_fields(archive, archive.grid)
     np.testing.assert_allclose(fields["orog"], data["orog"], rtol=1e-6)
-    finer = grids.make(57.8 - 0.1 * np.arange(10), -9.5 + 0.1 * np.arange(10))
+    finer = Grid(57.8 - 0.1 * np.arange(10), -9.5 + 0.1 * np.arange(10))
     assert static_fields(archive, finer)["orog"].shape == (10, 10)
     with pytest.raises(UserError, match="not all of"):
-        static_fields(archive, grids.make(np.arange(10.0, 20.0), np.arange(5.0)))
+        static_fields(archive, Grid(np.arange(10.0, 20.0), np.arange(5.0)))
 
 
 def test_other_calendars_are_kept(tmp_path):

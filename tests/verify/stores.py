@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from dsr.data.features import Features
+from dsr.data.grid import Grid
 from dsr.data.store import Layout, Store, Variable, Writer
 
 HOUR, DAY = 3600, 86400
@@ -66,14 +66,12 @@ def make(
     return Store(path)
 
 
-def _grid(shape: tuple[int, int], factor: int, latitude: np.ndarray | None) -> xr.Dataset:
+def _grid(shape: tuple[int, int], factor: int, latitude: np.ndarray | None) -> Grid:
     y, x = (2000.0 * factor * (np.arange(n) + 0.5) for n in shape)
     if latitude is None:
-        return xr.Dataset(coords={"y": ("y", y, {"units": "m"}), "x": ("x", x, {"units": "m"})})
+        return Grid(y, x, {})
     y = block_mean(latitude[None].repeat(factor, 0), factor)[0] if factor > 1 else latitude
-    x = x / 2000.0 * abs(latitude[1] - latitude[0])
-    axes = {"y": ("y", y, {"units": "degrees_north"}), "x": ("x", x, {"units": "degrees_east"})}
-    return xr.Dataset(coords={**axes, "latitude": ("y", y), "longitude": ("x", x)})
+    return Grid(y, x / 2000.0 * abs(latitude[1] - latitude[0]))
 
 
 def features(store: Store, extras: tuple[str, ...] = (), members: str = "mean_spread") -> Features:
