@@ -27,6 +27,9 @@ class Grid:
     def __init__(self, y: np.ndarray, x: np.ndarray, mapping: projection.Mapping | None = None):
         self.mapping = None if mapping is None else projection.plain(mapping)
         self.y, self.x = np.array(y, np.float64), np.array(x, np.float64)
+        if self.mapping and self.mapping.get("grid_mapping_name") == "latitude_longitude":
+            self.x += self.mapping.get("longitude_of_prime_meridian", 0.0)
+            self.mapping = None
         if self.mapping is None:
             self.x = np.unwrap(self.x, period=360)
         for name, values in (("y", self.y), ("x", self.x)):
@@ -98,7 +101,10 @@ class Grid:
             raise UserError("a bare plane has no latitude and longitude")
         if self.mapping is None:
             return np.broadcast_to(self.y[:, None], self.shape), np.broadcast_to(self.x, self.shape)
-        return projection.degrees(self.mapping, *np.meshgrid(self.y, self.x, indexing="ij"))
+        found = projection.degrees(self.mapping, *np.meshgrid(self.y, self.x, indexing="ij"))
+        if not all(np.isfinite(values).all() for values in found):
+            raise UserError(f"points of the grid lie off the earth in its projection ({self._name}): crop them away")
+        return found
 
     def area(self) -> np.ndarray:
         """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""

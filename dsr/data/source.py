@@ -13,6 +13,7 @@ import numpy as np
 from dsr.data.calendar import EPOCH
 from dsr.data.grid import Grid
 from dsr.data.interpolate import Interpolation
+from dsr.data.projection import in_metres
 from dsr.data.remote import cached
 from dsr.data.store import Variable, refuse_pickle, with_bounds
 from dsr.data.units import conversion, tidy
@@ -458,7 +459,8 @@ def _grid(array: Any, y: str, x: str) -> Grid:
     if mapping is None:
         raise UserError("projected rows and columns without a grid mapping (CF grid_mapping_name and its parameters)")
     scale = 1.0 if units.startswith("deg") else conversion(units, "m", f"coordinate {y}")[0]
-    return Grid(np.asarray(rows, np.float64) * scale, np.asarray(columns, np.float64) * scale, mapping)
+    place = in_metres(mapping, scale)
+    return Grid(np.asarray(rows, np.float64) * scale, np.asarray(columns, np.float64) * scale, place)
 
 
 def _reference(dataset: Any, roles: dict[str, str | None], static: bool) -> tuple[Any, Any, str]:
