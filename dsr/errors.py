@@ -13,3 +13,8 @@ class UserError(Exception):
 
             message = without_credentials(message)
         super().__init__(message)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    return (str(error) or type(error).__name__).splitlines()[0]

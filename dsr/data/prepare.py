@@ -1,20 +1,23 @@
 """Make a store from archives: pair or coarsen, split, and stream every field once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
 import numpy as np
 
+from dsr.data.archive import Archive, open_archive, static_fields, when
 from dsr.data.grid import Grid, block_mean
-from dsr.data.recipe import ByRegion, Recipe, load
-from dsr.data.remote import without_credentials
-from dsr.data.source import Archive, open_archive, static_fields, when
+from dsr.data.joined import Joined
+from dsr.data.pairing import AnyArchive, doubts, lengths, pair, shared
+from dsr.data.recipe import ByRegion, Files, Recipe, load
+from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout, Writer
 from dsr.errors import UserError
 from dsr.progress import bar
+
+LOOKED_AT = 12  # pairs whose fields are read before anything is written
 
 
 @dataclass
@@ -25,7 +28,7 @@ class _Plan:
     high: Archive
     high_frames: np.ndarray  # (time) int64
     high_cut: tuple[slice, slice]  # the part of the high archive's grid that is kept
-    low: Archive | None  # None: the high archive, coarsened
+    low: AnyArchive | None  # None: the high archive, coarsened
     low_frames: np.ndarray  # (sample) int64
     cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
 
@@ -106,14 +109,17 @@ def _plan(recipe: Recipe) -> _Plan:
         raise UserError(
             f'{high.name}: has members {high.members}; a truth has one: choose it by "members": [n] in a recipe'
         )
-    low = _open(recipe, "low") if recipe.low else None
+    low = _open_low(recipe)
     if low is None and recipe.factor is None:
         raise UserError("give a low archive, or a factor to coarsen the high one by")
     problems: list[str] = []
     if low is not None:
         if low.calendar != high.calendar:
             raise UserError(f"the low archive has calendar {low.calendar}, the high one {high.calendar}")
-        _same_units(low, high)
+        units = {variable.name: variable.units for variable in high.variables}
+        for name in shared(low, high):
+            low.convert(name, units[name])
+        problems += doubts(low, high)
 
     # Grids
     coarsened = low or high
@@ -132,14 +138,15 @@ def _plan(recipe: Recipe) -> _Plan:
         pairing, low_frames = "coarsen", np.arange(len(high.frames))
         high_rows = high_frames = low_frames
     else:
-        pairing, low_frames, matched = _paired(low, high, recipe.pairing)
+        pairing, low_frames, matched = pair(low, high, recipe.pairing)
         high_frames, high_rows = np.unique(matched, return_inverse=True)
     source = low or high
     for archive in filter(None, (high, low)):
+        problems += archive.notes
         problems += [
-            f"{archive.name}: {len(f)} dropped, first {when(f[0])}: {why}" for why, f in archive.dropped.items()
+            f"{archive.name}: {len(f)} dropped, first {when(f[0], archive.calendar)}: {why}"
+            for why, f in archive.dropped.items()
         ]
-        problems += _uneven(archive)
     init_time, lead_time = source.init_time[low_frames], source.lead_time[low_frames]
 
     # Splits
@@ -172,14 +179,17 @@ def _plan(recipe: Recipe) -> _Plan:
         factor=factor,
         pairing=pairing,
         splits=told,
-        provenance={
-            "made_by": "dsr data prepare",
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-            "files": sorted({Path(without_credentials(f)).name for a in (high, low, static) if a for f in a.files}),
-            "citation": recipe.citation,
-            "problems": problems,
-        },
+        provenance=cleaned(
+            {
+                "made_by": "dsr data prepare",
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"about"}),
+                "files": sorted({Path(f).name for a in (high, low, static) if a for f in a.files}),
+                "citation": recipe.citation,
+                "intervals": {part: lengths(a) for part, a in (("high", high), ("low", source))},
+                "problems": problems,
+            }
+        ),
         members=len(low.members) if low and low.members else None,
         region=region,
         init_time=high.init_time[high_frames] if forecasts else None,
@@ -189,20 +199,48 @@ def _plan(recipe: Recipe) -> _Plan:
         low_static=low_static,
         calendar=high.calendar,
     )
-    return _Plan(layout, high, high_frames, cut, low, low_frames, cells)
+    plan = _Plan(layout, high, high_frames, cut, low, low_frames, cells)
+    layout.provenance["problems"] += _looked_at(plan)
+    return plan
 
 
 def _open(recipe: Recipe, part: str, static: bool = False) -> Archive:
-    files = getattr(recipe, part)
-    return open_archive(files.files, files.variables, members=files.members, root=recipe.root, static=static)
+    return open_part(getattr(recipe, part), recipe.root, static)
 
 
-def _same_units(low: Archive, high: Archive) -> None:
-    """Convert the low variables that the high archive has too to its units."""
-    units = {variable.name: variable.units for variable in high.variables}
-    for variable in list(low.variables):
-        if variable.name in units:
-            low.convert(variable.name, units[variable.name])
+def open_part(files: Files, root: Path | None, static: bool = False) -> Archive:
+    """The archive that a part of a recipe describes."""
+    return open_archive(
+        files.files,
+        files.variables,
+        members=files.members,
+        root=root,
+        static=static,
+        offset_hours=files.offset_hours,
+        crs=files.crs,
+        rotate_winds=files.rotate_winds,
+    )
+
+
+def _open_low(recipe: Recipe) -> AnyArchive | None:
+    if recipe.low is None or isinstance(recipe.low, Files):
+        return _open(recipe, "low") if recipe.low else None
+    return Joined([open_part(files, recipe.root) for files in recipe.low])
+
+
+def _looked_at(plan: _Plan) -> list[str]:
+    """Problems that a few fields show: read now, so that what is impossible is refused before anything is written."""
+    pairs = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
+    lows, highs = [], []
+    for row in pairs:
+        high = plan.high.read(plan.high_frames[plan.layout.high_index[row]])
+        if plan.low is not None:
+            field = plan.coarse(plan.low.read(plan.low_frames[row]))
+            lows.append(field if field.ndim == 3 else field.mean(0))
+            highs.append(high[:, *plan.high_cut])
+    for archive in filter(None, (plan.high, plan.low)):
+        archive.counts.clear()
+    return []
 
 
 def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
@@ -216,51 +254,6 @@ def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice
     if not inside[cut].all():
         raise UserError(f"the grids overlap only in part, and not in a box of the high grid: {where}")
     return cut
-
-
-def _paired(low: Archive, high: Archive, wanted: str | None) -> tuple[str, np.ndarray, np.ndarray]:
-    """The pairing, and the frames of low and of high that belong together. Unpaired frames are noted as dropped.
-
-    Raises UserError where no times match, or where both pairings fit, differ, and none was chosen.
-    """
-    same_run = {frame: i for i, frame in enumerate(high.frames)}
-    valid_time: dict[int, int] = {}
-    for i in sorted(range(len(high.frames)), key=lambda i: high.frames[i][1]):  # the shortest lead to each valid time
-        valid_time.setdefault(sum(high.frames[i]), i)
-    found = {
-        "same-run": [(i, same_run[f]) for i, f in enumerate(low.frames) if f in same_run],
-        "valid-time": [(i, valid_time[sum(f)]) for i, f in enumerate(low.frames) if sum(f) in valid_time],
-    }
-    fitting = [name for name, pairs in found.items() if pairs]
-    if wanted is None and len(fitting) == 2 and found["same-run"] != found["valid-time"]:
-        raise UserError(
-            f"low and high can be paired as same-run ({len(found['same-run'])} pairs) and by valid-time "
-            f'({len(found["valid-time"])} pairs): choose one (--pairing, or "pairing" in the recipe)'
-        )
-    pairing = wanted or (fitting[0] if fitting else "valid-time")
-    pairs = [pair for pair in found[pairing] if _same_interval(low, high, *pair)]
-    if not pairs:
-        ends = [f"{a.name}: {when(a.frames[0])} to {when(a.frames[-1])}" for a in (low, high)]
-        raise UserError(f"no time of the low archive ({ends[0]}) is in the high one ({ends[1]}), paired by {pairing}")
-    taken = [{pair[side] for pair in pairs} for side in (0, 1)]
-    for archive, other, used in ((low, "high", taken[0]), (high, "low", taken[1])):
-        left = [frame for i, frame in enumerate(archive.frames) if i not in used]
-        if left:
-            archive.dropped[f"no {pairing} partner in the {other} archive"] += left
-    return pairing, *np.array(pairs, np.int64).T  # type: ignore[return-value]
-
-
-def _same_interval(low: Archive, high: Archive, i: int, j: int) -> bool:
-    """Whether amounts that both have are over intervals of the same length."""
-    shared = low.accumulated & high.accumulated
-    return all(low.interval[name][low.frames[i]] == high.interval[name][high.frames[j]] for name in shared)
-
-
-def _uneven(archive: Archive) -> Iterator[str]:
-    for name, intervals in archive.interval.items():
-        hours = sorted({intervals[frame] / 3600 for frame in archive.frames})
-        if len(hours) > 1:
-            yield f"{archive.name}: {name} mixes amounts over {', '.join(f'{h:g}' for h in hours)} hours"
 
 
 def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:

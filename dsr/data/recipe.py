@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from dsr.config import read_json
-from dsr.data.source import Choice
+from dsr.data.choice import Choice
 from dsr.errors import UserError
 
 
@@ -29,7 +29,12 @@ class Files(_Part):
     variables: Annotated[dict[str, Choice] | None, BeforeValidator(_named)] = Field(
         None, description="names, or {name: how}; null takes all of them"
     )
-    members: list[int] | None = Field(None, description="only these members")
+    members: list[int | str] | None = Field(None, description="only these members")
+    offset_hours: float = Field(0, description="added to every time: daily data are stamped at 00 or 12, as it comes")
+    crs: dict[str, Any] | str | None = Field(
+        None, description="the projection where the files lack it: CF grid-mapping attributes, PROJ text or EPSG code"
+    )
+    rotate_winds: bool = Field(False, description="turn winds along the grid's axes towards east and north")
 
 
 class ByTime(_Part):
@@ -59,8 +64,11 @@ class ByRegion(_Part):
 class Recipe(_Part):
     """Everything `dsr data prepare` does, written down."""
 
+    about: list[str] = Field(default_factory=list, description="for people: what this is, where the data are to be had")
     high: Files
-    low: Files | None = None
+    low: Files | list[Files] | None = Field(
+        None, description="of several archives the first gives the grid, and the others are interpolated onto it"
+    )
     static: Files | None = None
     factor: PositiveInt | None = Field(None, description="coarsen by this: the high archive, or the low one if given")
     pairing: Literal["same-run", "valid-time"] | None = Field(None, description="needed only where both would fit")

@@ -52,7 +52,14 @@ class Series:
     labels: dict[str, str | float] = field(default_factory=dict)  # what else tells it apart, such as expver
     precision: float = 0.0  # of the packing: the largest error of a value, in the file's units; 0 where not packed
     notes: tuple[str, ...] = ()  # what a human must judge, such as "grid-relative winds"
+    timeless: bool = False  # one field, which does not change with the time that its file has for others
+    kept: tuple[int, ...] | None = None  # which of the reader's members it is cut to; None: all
+
+    @property
+    def short_name(self) -> str:
+        return self.attributes.get("GRIB_cfVarName") or self.name
 
     def read(self, span: Span) -> np.ndarray:
         """([member,] y, x) float32. Raises OSError where reading fails, naming the file."""
-        return np.asarray(self.reader(self.keys[span]), np.float32)
+        values = np.asarray(self.reader(self.keys[span]), np.float32)
+        return values if self.kept is None or values.ndim == 2 else values[list(self.kept)]

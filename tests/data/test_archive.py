@@ -6,7 +6,8 @@ import pytest
 import xarray as xr
 
 from dsr.data.grid import Grid
-from dsr.data.source import Choice, open_archive, static_fields, when
+from dsr.data.archive import open_archive, static_fields, when
+from dsr.data.choice import Choice
 from dsr.errors import UserError
 
 from .archives import HOUR, START, analysis, forecasts, write_grib

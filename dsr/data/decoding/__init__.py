@@ -1,0 +1,192 @@
+"""From an undecoded xarray dataset to series: what every variable is, where and when, at which level, of which member."""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dsr.data import names
+from dsr.data.decoding import place
+from dsr.data.decoding.frames import Frames
+from dsr.data.decoding.roles import role
+from dsr.data.decoding.statistic import statistic
+from dsr.data.series import Series
+from dsr.errors import UserError, first_line
+
+BLOCK = 64 * 2**20  # bytes: chunks that hold many frames are read whole up to this size
+OPTIONS: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "decode_coords": "all", "cache": False}
+GRID_WINDS = ("x_wind", "y_wind")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How a dataset is opened, in any process: `function(path, *arguments)`."""
+
+    function: Callable[..., Any]
+    path: str
+    arguments: tuple[Any, ...] = ()
+
+    def dataset(self) -> Any:
+        return _dataset(self)
+
+
+@lru_cache(maxsize=64)
+def _dataset(opened: Opened) -> Any:
+    return opened.function(opened.path, *opened.arguments)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads fields of one variable: `reader(index along dims) -> ([member,] y, x)`."""
+
+    opened: Opened
+    name: str
+    dims: tuple[str, ...]  # of frames
+    member: str | None  # the dimension of members
+    yx: tuple[str, str]
+    at: tuple[tuple[str, int], ...]  # what is chosen along other dimensions
+
+    def __call__(self, index: tuple[int, ...]) -> np.ndarray:
+        """Raises OSError, which names the file, where reading fails."""
+        array = self.opened.dataset()[self.name]
+        chunks = array.encoding.get("preferred_chunks") or {}
+        sizes = [min(chunks.get(dim, 1), array.sizes[dim]) for dim in self.dims]
+        field = [*self.yx, *([self.member] if self.member else [])]
+        if np.prod(sizes, initial=8) * np.prod([array.sizes[dim] for dim in field]) > BLOCK:
+            sizes = [1] * len(sizes)
+        start = tuple(i // size * size for i, size in zip(index, sizes, strict=True))
+        cut = {d: slice(s, s + size) for d, s, size in zip(self.dims, start, sizes, strict=True)}
+        block = _held(self, start) if (self, start) in _BLOCKS else _hold(self, start, self._read(array, cut))
+        return block[tuple(i - s for i, s in zip(index, start, strict=True))]
+
+    def _read(self, array: Any, cut: dict[str, slice]) -> np.ndarray:
+        order = (*self.dims, *([self.member] if self.member else []), *self.yx)
+        try:
+            return array.isel({**dict(self.at), **cut}).transpose(*order).values
+        except Exception as error:
+            raise OSError(
+                f"{self.opened.path}: {self.name} cannot be read ({first_line(error)}): is the file whole?"
+            ) from error
+
+
+_BLOCKS: OrderedDict[tuple[Reader, tuple[int, ...]], np.ndarray] = OrderedDict()  # chunks whose next frames come soon
+
+
+def _held(reader: Reader, start: tuple[int, ...]) -> np.ndarray:
+    _BLOCKS.move_to_end((reader, start))
+    return _BLOCKS[reader, start]
+
+
+def _hold(reader: Reader, start: tuple[int, ...], block: np.ndarray) -> np.ndarray:
+    _BLOCKS[reader, start] = block
+    while len(_BLOCKS) > 1 and sum(held.nbytes for held in _BLOCKS.values()) > 2 * BLOCK:
+        _BLOCKS.popitem(last=False)
+    return block
+
+
+def series_of(opened: Opened, file: str, *, crs: Any = None) -> list[Series]:
+    """The series of a dataset that was opened with OPTIONS: one for each variable with rows and columns, and level.
+
+    `file` is its name for people; `crs` is what a recipe says of the projection. Raises UserError, naming the file and
+    the variable, where a place or a time cannot be told.
+    """
+    dataset = opened.dataset()
+    roles = {str(name): role(str(name), variable) for name, variable in dataset.variables.items()}
+    roles |= {str(dim): role(str(dim), dataset[dim]) for dim in dataset.dims if str(dim) not in roles}
+    result: list[Series] = []
+    frames = None
+    for name, array in dataset.data_vars.items():
+        if roles[str(name)] is not None or array.dtype.kind not in "fiu":
+            continue
+        try:
+            place.refuse_unstructured(array, file)
+            dims = {roles[str(dim)]: str(dim) for dim in array.dims if roles[str(dim)]}
+            if not {"y", "x"} <= dims.keys():
+                continue
+            frames = frames or Frames(dataset, roles)
+            result += _series(opened, file, array, dims, roles, frames, crs)
+        except UserError as error:
+            raise UserError(f"{file}: {name}: {error}") from None
+    return result
+
+
+def _series(
+    opened: Opened, file: str, array: Any, dims: dict[Any, str], roles: dict[str, str | None], frames: Frames, crs: Any
+) -> Iterator[Series]:
+    grid, note = place.grid(array, dims["y"], dims["x"], crs)
+    told = statistic(array.attrs)
+    standard_name = names.standard_name(_text(array.attrs, "standard_name"), str(array.name), _text(array.attrs, "units"))
+    if not told and frames.bounds is not None and standard_name.endswith("_amount"):
+        told = "sum"  # what CF takes for granted of an extensive quantity
+    frame_dims = tuple(str(d) for d in frames.init.dims if d in array.dims)
+    keys = dict(frames.spans(frame_dims, told))
+    others = [str(d) for d in array.dims if d not in (*frame_dims, *(dims.get(k) for k in ("y", "x", "member")))]
+    member_dim = dims.get("member")
+    members = _members(array, member_dim, roles)
+    notes = [note] if note else []
+    if standard_name in GRID_WINDS and grid.mapping is not None:
+        notes.append("is the wind along the grid's own axes, not towards east and north (\"rotate_winds\" turns it)")
+    for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
+        at = tuple(zip(others, combination, strict=True))
+        one = array.isel(dict(at))
+        yield Series(
+            name=str(array.name),
+            file=file,
+            attributes={key: _text(array.attrs, key) for key in ("units", "standard_name", "long_name", "cell_methods", "GRIB_cfVarName")},
+            statistic=told,
+            grid=grid,
+            calendar=frames.calendar,
+            keys=keys,
+            reader=Reader(opened, str(array.name), frame_dims, member_dim, (dims["y"], dims["x"]), at),
+            members=members,
+            level=_level(one, roles, at),
+            labels=_labels(one, roles, frame_dims),
+            precision=abs(float(array.encoding.get("scale_factor", 0.0))) / 2,
+            notes=tuple(notes),
+            timeless=frames.timeless or (not frame_dims and bool(frames.init.dims)),
+        )
+
+
+def _text(attributes: dict[str, Any], key: str) -> str:
+    value = str(attributes.get(key, attributes.get(f"GRIB_{key}", ""))).strip()
+    return "" if value == "unknown" else value
+
+
+def _members(array: Any, dim: str | None, roles: dict[str, str | None]) -> tuple[int | str, ...] | None:
+    """The members' numbers or names; None where the variable is not of an ensemble."""
+    named = [name for name, key in roles.items() if key == "member" and name in array.coords]
+    ids = [c for c in array.coords.values() if dim and c.dims[:1] == (dim,) and c.dtype.kind in "OUS"]
+    coordinate = next((array.coords[name] for name in named), ids[0] if ids else None)
+    if coordinate is None:
+        return tuple(range(array.sizes[dim])) if dim else None
+    values = np.atleast_1d(coordinate.values)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values if values.ndim == 1 else np.array([b"".join(v) for v in values]))
+    if values.dtype.kind in "iuf":
+        return tuple(int(v) for v in values)
+    return tuple(str(v).strip() for v in values)
+
+
+def _scalars(array: Any, roles: dict[str, str | None], kinds: str) -> Iterator[tuple[str, Any]]:
+    for name, c in sorted(array.coords.items(), key=lambda item: str(item[0])):
+        plain = c.ndim == 0 and c.dtype.kind in kinds and "grid_mapping_name" not in c.attrs
+        if plain and roles.get(str(name)) is None and "crs_wkt" not in c.attrs:
+            yield str(name), c
+
+
+def _level(array: Any, roles: dict[str, str | None], at: tuple[tuple[str, int], ...]) -> tuple[str, float] | None:
+    """The vertical coordinate's name and value; levels without a coordinate are counted from 0."""
+    scalars = {name: float(c) for name, c in _scalars(array, roles, "fiu") if name != "expver"}
+    dims = [(dim, scalars.get(dim, float(index))) for dim, index in at if dim != "expver"]
+    return next(iter([*dims, *scalars.items()]), None)
+
+
+def _labels(array: Any, roles: dict[str, str | None], frame_dims: tuple[str, ...]) -> dict[str, str | float]:
+    labels: dict[str, str | float] = {name: str(c.values) for name, c in _scalars(array, roles, "OUS")}
+    if "expver" in array.coords and array.coords["expver"].ndim == 0:
+        labels["expver"] = str(array.coords["expver"].values)
+    return labels

@@ -1,0 +1,129 @@
+"""The grid that a variable lies on, from its coordinates, its grid mapping, and its own latitudes and longitudes."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from dsr.data.grid import Grid
+from dsr.data.units import conversion
+from dsr.errors import UserError
+
+_GRIDS: dict[Any, tuple[Grid, str]] = {}  # one object for all files of one grid: projecting takes time
+
+
+def grid(array: Any, y: str, x: str, crs: Any = None) -> tuple[Grid, str]:
+    """The grid of a DataArray with dimensions `y` and `x`, and a note for people ("" mostly).
+
+    `crs` is what a recipe says where the file does not: CF grid-mapping attributes, a PROJ string or an EPSG code.
+    Raises UserError where the place of its points is not known, or the file contradicts itself.
+    """
+    rows, columns = _coordinate(array, y), _coordinate(array, x)
+    mapping = _plain(_mapping(array) or _stated(crs))
+    two_d = _two_d(array, y, x)
+    plain = rows is not None and columns is not None and _is_degrees(rows, y) and not _is_rotated(rows)
+    key = (
+        json.dumps(mapping, sort_keys=True, default=str) if not plain else "",
+        *(None if c is None else (np.asarray(c.values, np.float64).tobytes(), str(c.attrs.get("units"))) for c in (rows, columns)),
+        None if two_d is None or plain else tuple(hash(c.tobytes()) for c in two_d),
+    )
+    if key not in _GRIDS:
+        _GRIDS[key] = _made(rows, columns, mapping, None if plain else two_d, plain, y, x)
+    return _GRIDS[key]
+
+
+def _made(rows: Any, columns: Any, mapping: Any, two_d: Any, plain: bool, y: str, x: str) -> tuple[Grid, str]:
+    if plain:
+        return Grid(rows.values, columns.values), ""
+    if rows is None or columns is None or mapping is None:
+        if two_d is None:
+            if rows is None or columns is None:
+                raise UserError(f"dimensions {y} and {x} have no coordinates, and there is no latitude and longitude")
+            raise UserError(
+                f"{y} and {x} are those of a projection that the file does not name (CF grid_mapping): "
+                'give it as "crs" in a recipe'
+            )
+        return Grid.from_2d(*two_d, mapping), ""
+    scales = [_scale(c, name) for c, name in ((rows, y), (columns, x))]
+    made = Grid(rows.values * scales[0], columns.values * scales[1], mapping)
+    return made, made.check_position(*two_d) if two_d is not None else ""
+
+
+def _coordinate(array: Any, dim: str) -> Any:
+    """The 1-D coordinate along `dim`; None where it has none, or one that only counts points."""
+    if dim not in array.coords:
+        return None
+    coordinate = array[dim]
+    known = coordinate.attrs.get("standard_name") or coordinate.attrs.get("units") or _is_degrees(coordinate, dim)
+    counts = np.array_equal(coordinate.values, np.arange(len(coordinate))) or np.array_equal(
+        coordinate.values, np.arange(1, len(coordinate) + 1)
+    )
+    return None if counts and not known else coordinate
+
+
+def _is_degrees(coordinate: Any, name: str) -> bool:
+    default = "degrees" if name.lower().startswith(("lat", "lon")) else ""
+    return str(coordinate.attrs.get("units", default)).startswith("deg")
+
+
+def _is_rotated(coordinate: Any) -> bool:
+    return coordinate.attrs.get("standard_name") in ("grid_latitude", "grid_longitude") or str(
+        coordinate.name
+    ).lower() in ("rlat", "rlon")
+
+
+def _scale(coordinate: Any, name: str) -> float:
+    units = str(coordinate.attrs.get("units", "m"))
+    return 1.0 if units.startswith("deg") else conversion(units, "m", f"coordinate {name}")[0]
+
+
+def _mapping(array: Any) -> dict[str, Any] | None:
+    """The CF grid-mapping attributes of the file, of the variable's own mapping where it names one."""
+    named = str(array.attrs.get("grid_mapping", array.encoding.get("grid_mapping", ""))).split(":")[0].strip()
+    if named in array.coords:
+        return dict(array.coords[named].attrs)
+    mappings = [c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs or "crs_wkt" in c.attrs]
+    return dict(mappings[0]) if mappings else None
+
+
+def _stated(crs: Any) -> dict[str, Any] | None:
+    if crs is None or isinstance(crs, dict):
+        return crs
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        return CRS.from_user_input(crs).to_cf()
+    except CRSError as error:
+        raise UserError(f'"crs": {crs} is no projection that PROJ knows') from error
+
+
+def _plain(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The attributes as JSON has them; None for a mapping that only says latitude and longitude."""
+    if mapping is None or mapping.get("grid_mapping_name") == "latitude_longitude":
+        return None
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
+
+
+def _two_d(array: Any, y: str, x: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The file's own latitude and longitude of every point, (y, x) float, where it has them."""
+    found = {}
+    for key, names in (("latitude", ("lat", "xlat", "nav_lat", "latitude")), ("longitude", ("lon", "xlong", "nav_lon", "longitude"))):
+        for name, c in array.coords.items():
+            is_it = c.attrs.get("standard_name") == key or str(name).lower() in names
+            if is_it and set(c.dims) == {y, x}:
+                found[key] = c.transpose(y, x).values
+    return (found["latitude"], found["longitude"]) if len(found) == 2 else None
+
+
+UNSTRUCTURED = ("cell", "cells", "ncells", "ncell", "node", "nodes", "values", "grid_size", "rgrid", "reduced_points")
+
+
+def refuse_unstructured(array: Any, file: str) -> None:
+    """Raise UserError where a variable lies on a list of points instead of rows and columns."""
+    lists = [str(d) for d in array.dims if str(d).lower() in UNSTRUCTURED]
+    if lists:
+        raise UserError(
+            f"lies on an unstructured or reduced grid (dimension {lists[0]}): remap it first, such as with "
+            f"`cdo remapcon,r360x180 {file} regular.nc`"
+        )

@@ -1,0 +1,80 @@
+"""Times as files write them -> int64 seconds since 1970-01-01 in the data's own calendar, exact or refused."""
+
+from typing import Any
+
+import numpy as np
+
+from dsr.data.units import conversion
+from dsr.errors import UserError
+
+EPOCH = "seconds since 1970-01-01"
+STEPS = (86400, 43200, 21600, 10800, 7200, 3600, 1800, 900, 600, 300, 60, 1)  # s: what floating times are snapped to
+CALENDARS = ("standard", "gregorian", "proleptic_gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
+REAL = ("standard", "gregorian", "proleptic_gregorian")  # these agree since 1582
+
+
+def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """Points in time as int64 seconds since 1970-01-01, and their calendar, "proleptic_gregorian" for real dates.
+
+    `variable` is an undecoded xarray Variable of numbers, datetime64 or cftime objects; `attributes` (of the coordinate
+    itself, or of the one whose bounds these are) tell units and calendar. Floating times are snapped to their step.
+    Raises UserError where there are no units, months or years are counted, or the type does not resolve the step.
+    """
+    values = variable.values
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[s]").astype(np.int64), "proleptic_gregorian"
+    units = str(attributes.get("units", ""))
+    if values.dtype.kind not in "iuf" or " since " not in units:
+        raise UserError("has no units such as 'hours since 2000-01-01'")
+    calendar = str(attributes.get("calendar", "standard")).lower()
+    if calendar not in CALENDARS:
+        raise UserError(f"has the calendar {calendar!r}, which is none of {', '.join(CALENDARS)}")
+    unit, start = units.split(" since ", 1)
+    if unit.strip().lower().rstrip("s") in ("month", "common_year", "year"):
+        raise UserError(f"counts in '{units}', whose length differs; write days, hours or seconds instead")
+    seconds = conversion(unit.strip(), "s", "a time coordinate")[0]
+    return _exact(values, seconds, _start(start, calendar)), "proleptic_gregorian" if calendar in REAL else calendar
+
+
+def durations(variable: Any, attributes: dict[str, Any]) -> np.ndarray:
+    """Lead times as int64 seconds; without units they are hours. Raises UserError as `points` does."""
+    values = variable.values
+    if values.dtype.kind == "m":
+        return values.astype("timedelta64[s]").astype(np.int64)
+    if values.dtype.kind not in "iuf":
+        raise UserError("is no number of hours or seconds")
+    return _exact(values, conversion(str(attributes.get("units", "hours")), "s", "a lead-time coordinate")[0], 0)
+
+
+def _start(text: str, calendar: str) -> int:
+    """The moment that times are counted from, in seconds since 1970-01-01 of the calendar."""
+    import cftime
+
+    moment = cftime.num2date(0, f"seconds since {text}", calendar)
+    return round(cftime.date2num(moment, EPOCH, calendar))
+
+
+def _exact(values: np.ndarray, seconds: float, start: int) -> np.ndarray:
+    """`values` x `seconds` + `start`, whole seconds; floating values are snapped to the step that they stand for."""
+    if values.dtype.kind in "iu" and seconds >= 1 and seconds == round(seconds):
+        return values.astype(np.int64) * round(seconds) + start
+    exact = values.astype(np.float64) * seconds
+    if not np.isfinite(exact).all():
+        raise UserError("holds missing times")
+    whole = np.rint(exact)
+    if values.dtype.kind in "iu":
+        return whole.astype(np.int64) + start
+    resolution = float(np.spacing(np.abs(values).max(initial=0))) * seconds
+    distinct = np.unique(whole)
+    step = float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0
+    if step and resolution > step / 2:
+        raise UserError(
+            f"is written as {values.dtype}, which resolves {resolution / 60:.3g} minutes here, while its step is "
+            f"{step / 60:.3g} minutes: write it as integers or as float64"
+        )
+    off = max(1.0, resolution)  # s: decimals that were rounded, and the type itself
+    for quantum in STEPS:
+        snapped = np.rint((exact + start) / quantum) * quantum
+        if np.abs(snapped - exact - start).max(initial=0) <= off and (quantum <= max(step, 1.0) or not step):
+            return snapped.astype(np.int64)
+    return whole.astype(np.int64) + start

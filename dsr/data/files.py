@@ -1,0 +1,85 @@
+"""From paths, globs and URLs to files here: remote ones are fetched, compressed ones unpacked."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dsr.errors import UserError, first_line
+
+UNPACK = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+
+
+class File(NamedTuple):
+    """One file or Zarr group: the name that people know, and where libraries read it."""
+
+    name: str
+    path: str
+
+
+def find(patterns: Sequence[str], root: Path | None = None) -> list[File]:
+    """Every file that the `patterns` name (relative ones in `root`), each once, in the order of their names.
+
+    NetCDF and GRIB libraries read only local files, so that remote ones are fetched into a folder that goes when the
+    process ends; a remote Zarr group is read where it is. Raises UserError: no such file, or out of reach.
+    """
+    files = [file for pattern in patterns for file in _matching(pattern, root)]
+    return list(dict.fromkeys(files))
+
+
+def _matching(pattern: str, root: Path | None) -> Iterator[File]:
+    import fsspec
+
+    from dsr.data.remote import cached, without_credentials
+
+    full = str(root / pattern) if root is not None and "://" not in pattern else pattern
+    shown = without_credentials(full)
+    try:
+        system, path = fsspec.core.url_to_fs(full)
+        paths = sorted(map(str, system.glob(path))) if fsspec.core.has_magic(path) else [path]
+        if not paths or not system.exists(paths[0]):
+            raise UserError(f"{shown}: no such file")
+        local = "file" in system.protocol
+        for one in paths:
+            url = one if local else system.unstrip_protocol(one)
+            if system.isdir(one):
+                if not _is_zarr(system, one):
+                    raise UserError(f"{one}: is a folder but not a Zarr group; name its files, such as '{one}/*.nc'")
+                yield File(without_credentials(url), url)
+            else:
+                yield File(without_credentials(url), _unpacked(one if local else str(cached(system, one))))
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError(f"{shown}: cannot be reached ({without_credentials(first_line(error))})") from error
+
+
+def _is_zarr(system: Any, path: str) -> bool:
+    return any(system.exists(f"{path}/{name}") for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _unpacked(path: str) -> str:
+    """The path itself, or where its content lies unpacked."""
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    unpack = next((opener for magic, opener in UNPACK.items() if start.startswith(magic)), None)
+    if unpack is None:
+        return path
+    copy = Path(_unpack_folder().name) / f"{sha256(path.encode()).hexdigest()[:16]}-{Path(path).stem}"
+    if not copy.exists():
+        try:
+            with unpack(path) as packed, copy.open("wb") as out:
+                shutil.copyfileobj(packed, out)
+        except (OSError, EOFError) as error:
+            copy.unlink(missing_ok=True)
+            raise UserError(f"{path}: cannot be unpacked ({first_line(error)}): is the file whole?") from error
+    return str(copy)
+
+
+@cache
+def _unpack_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="dsr-")

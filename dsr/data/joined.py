@@ -1,0 +1,86 @@
+"""Several archives as one: the first gives the grid, the others are interpolated onto it, and a frame is in all."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from dsr.data.archive import Archive
+from dsr.data.interpolate import Interpolation
+from dsr.data.series import Frame
+from dsr.data.store import Variable
+from dsr.errors import UserError
+
+
+class Joined:
+    """Has what an Archive has. Raises UserError where they share no time, a name stands twice, or one does not reach."""
+
+    def __init__(self, archives: list[Archive]):
+        first = archives[0]
+        self.archives, self.grid, self.calendar, self.members = archives, first.grid, first.calendar, first.members
+        self.name = " and ".join(archive.name for archive in archives)
+        self.files = [file for archive in archives for file in archive.files]
+        self.notes = [note for archive in archives for note in archive.notes]
+        self.onto: list[Interpolation | None] = []
+        for archive in archives:
+            if archive.calendar != self.calendar or archive.members != self.members:
+                raise UserError(f"{archive.name} and {first.name} differ in calendar or members, so they cannot be joined")
+            self.onto.append(None if archive.grid.same(self.grid) else self._onto(archive))
+        names = Counter(variable.name for variable in self.variables)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UserError(f"{self.name}: {', '.join(twice)} stands in more than one of the archives; rename it")
+        shared = set.intersection(*(set(archive.frames) for archive in archives))
+        self.frames: list[Frame] = [frame for frame in first.frames if frame in shared]
+        if not self.frames:
+            raise UserError(f"{self.name}: have no time in common")
+        self.rows = [{frame: i for i, frame in enumerate(archive.frames)} for archive in archives]
+        self.dropped: dict[str, list[Frame]] = {}
+        for archive in archives:
+            left = [frame for frame in archive.frames if frame not in shared]
+            self.dropped |= archive.dropped | ({f"{archive.name} alone has it": left} if left else {})
+
+    def _onto(self, archive: Archive) -> Interpolation:
+        index = self.grid.index_on(archive.grid)
+        inside = archive.grid.covers(index)
+        self.notes.append(
+            f"{archive.name} ({archive.grid.describe()}) is interpolated bilinearly onto the grid of "
+            f"{self.archives[0].name} ({self.grid.describe()})"
+            + ("" if inside.all() else f"; {int((~inside).sum())} points lie outside of it and take its edge")
+        )
+        if not inside.any():
+            raise UserError(f"{archive.name} covers {archive.grid.extent()}, nothing of {self.grid.extent()}")
+        return Interpolation(index, archive.grid.shape, "bilinear")
+
+    @property
+    def variables(self) -> list[Variable]:
+        return [variable for archive in self.archives for variable in archive.variables]
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        return sum((archive.counts for archive in self.archives), Counter())
+
+    @property
+    def init_time(self) -> np.ndarray:
+        return np.array([init for init, _ in self.frames], np.int64)
+
+    @property
+    def lead_time(self) -> np.ndarray:
+        return np.array([lead for _, lead in self.frames], np.int64)
+
+    def interval(self, name: str, frame: Frame) -> tuple[int, int] | None:
+        return self._of(name).interval(name, frame)
+
+    def convert(self, name: str, units: str) -> None:
+        self._of(name).convert(name, units)
+
+    def read(self, index: int) -> np.ndarray:
+        """([member,] variable, y, x) float32 of one frame on the first archive's grid."""
+        frame = self.frames[index]
+        parts: list[Any] = []
+        for archive, onto, rows in zip(self.archives, self.onto, self.rows, strict=True):
+            fields = archive.read(rows[frame])
+            parts.append(fields if onto is None else onto(fields))
+        return np.concatenate(parts, axis=-3)
+
+    def _of(self, name: str) -> Archive:
+        return next(a for a in self.archives if any(variable.name == name for variable in a.variables))

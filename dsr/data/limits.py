@@ -1,0 +1,77 @@
+"""Physical limits: what no field on the earth can hold, so that a wrong unit or a fill value is seen."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dsr.data.store import Variable
+from dsr.data.units import conversion
+from dsr.errors import UserError
+
+
+class Limit(NamedTuple):
+    units: str
+    lower: float
+    upper: float
+    rounding: float = 0.0  # beyond the lower limit by no more than this, it is rounding: clipped and counted
+
+
+# By a part of the CF standard name, the first that fits. Wide: records on earth lie well inside.
+LIMITS = {
+    "lwe_thickness_of": Limit("m", 0, 5, 1e-6),
+    "precipitation_amount": Limit("kg m-2", 0, 5000, 1e-3),
+    "rainfall_amount": Limit("kg m-2", 0, 5000, 1e-3),
+    "snowfall_amount": Limit("kg m-2", 0, 5000, 1e-3),
+    "precipitation_flux": Limit("kg m-2 s-1", 0, 1, 1e-8),
+    "rainfall_flux": Limit("kg m-2 s-1", 0, 1, 1e-8),
+    "precipitation_rate": Limit("m s-1", 0, 1e-3, 1e-11),
+    "air_temperature": Limit("K", 150, 350),
+    "dew_point_temperature": Limit("K", 130, 330),
+    "surface_temperature": Limit("K", 150, 370),
+    "air_pressure_at_mean_sea_level": Limit("Pa", 8.0e4, 1.15e5),
+    "surface_air_pressure": Limit("Pa", 3.0e4, 1.15e5),
+    "relative_humidity": Limit("1", 0, 2, 1e-3),
+    "specific_humidity": Limit("kg kg-1", 0, 0.1, 1e-5),
+    "wind_speed": Limit("m s-1", 0, 200, 1e-3),
+    "eastward_wind": Limit("m s-1", -200, 200),
+    "northward_wind": Limit("m s-1", -200, 200),
+    "x_wind": Limit("m s-1", -200, 200),
+    "y_wind": Limit("m s-1", -200, 200),
+    "area_fraction": Limit("1", 0, 1, 1e-3),
+    "surface_altitude": Limit("m", -500, 9000),
+}
+EXCEPT = ("anomaly", "tendency", "difference")
+
+
+def limit(variable: Variable) -> Limit | None:
+    """The limits of a variable in its own units; None where none are known, or its units are of another kind."""
+    if any(word in variable.standard_name for word in EXCEPT):
+        return None
+    found = next((limit for part, limit in LIMITS.items() if part in variable.standard_name), None)
+    if found is None:
+        return None
+    try:
+        scale, offset = conversion(found.units, variable.units, variable.name)
+    except UserError:
+        return None
+    return Limit(variable.units, found.lower * scale + offset, found.upper * scale + offset, found.rounding * scale)
+
+
+def within(values: np.ndarray, limit: Limit, rounding: float, clip: bool, where: str) -> tuple[np.ndarray, int]:
+    """The values inside the limits, and how many were clipped: those off by rounding, or with `clip` all.
+
+    `rounding` is of the file's packing, in the limit's units. Raises UserError, which begins with `where`.
+    """
+    with np.errstate(invalid="ignore"):
+        outside = (values < limit.lower) | (values > limit.upper)
+        if not outside.any():
+            return values, 0
+        off = max(rounding, limit.rounding)
+        wrong = (values < limit.lower - off) | (values > limit.upper + off)
+    if wrong.any() and not clip:
+        worst = values[wrong][np.abs(values[wrong] - np.clip(values[wrong], limit.lower, limit.upper)).argmax()]
+        raise UserError(
+            f"{where}: {int(wrong.sum()):,} of {values.size:,} values lie outside of {limit.lower:g} to {limit.upper:g} "
+            f'{limit.units}, such as {worst:g}; name them in a recipe ("missing", "clip"), or the true "source_units"'
+        )
+    return np.clip(values, limit.lower, limit.upper), int(outside.sum())

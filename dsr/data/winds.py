@@ -1,0 +1,58 @@
+"""Winds along a grid's own axes, turned towards east and north."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsr.data.grid import Grid
+from dsr.data.store import Variable
+from dsr.errors import UserError
+
+TURNED = {"x_wind": "eastward_wind", "y_wind": "northward_wind"}
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Turns pairs of variables of a stack ([member,] variable, y, x) by the angle of the grid's x axis."""
+
+    pairs: list[tuple[int, int]]  # of variables, along x and along y
+    sine: np.ndarray  # (y, x) float32
+    cosine: np.ndarray
+
+    def __call__(self, fields: np.ndarray) -> np.ndarray:
+        for i, j in self.pairs:
+            u, v = fields[..., i, :, :].copy(), fields[..., j, :, :].copy()
+            fields[..., i, :, :] = u * self.cosine - v * self.sine
+            fields[..., j, :, :] = u * self.sine + v * self.cosine
+        return fields
+
+    def described(self, variables: list[Variable]) -> list[Variable]:
+        """The variables with the names of what they have become."""
+        result = list(variables)
+        for index in (k for pair in self.pairs for k in pair):
+            result[index] = replace(result[index], standard_name=TURNED.get(result[index].standard_name, ""))
+        return result
+
+
+def rotation(variables: list[Variable], grid: Grid, archive: str) -> Rotation:
+    """The rotation of all x_wind and y_wind of an archive. Raises UserError where one has no partner."""
+    along_x = [i for i, v in enumerate(variables) if v.standard_name == "x_wind"]
+    along_y = [i for i, v in enumerate(variables) if v.standard_name == "y_wind"]
+    if not along_x or len(along_x) != len(along_y):
+        raise UserError(
+            f'{archive}: "rotate_winds" needs both components, with standard_name x_wind and y_wind; it has '
+            f"{len(along_x)} and {len(along_y)}"
+        )
+    angle = axis_angle(grid)
+    return Rotation(
+        list(zip(along_x, along_y, strict=True)), np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
+    )
+
+
+def axis_angle(grid: Grid) -> np.ndarray:
+    """(y, x) float64 radians: the direction of growing x at each point, from east towards north."""
+    latitude, longitude = np.radians(grid.latitude), np.unwrap(np.radians(grid.longitude), axis=1)
+    sign = np.sign(grid.x[1] - grid.x[0])
+    north = np.gradient(latitude, axis=1) * sign
+    east = np.gradient(longitude, axis=1) * np.cos(latitude) * sign
+    return np.arctan2(north, east)
