@@ -1,0 +1,69 @@
+"""What a file does not say of its sums is verified on the data, or refused."""
+
+import numpy as np
+import pytest
+
+from dsr.data.accumulation.rules import with_starts
+from dsr.data.series import Span
+from dsr.errors import UserError
+
+HOUR, DAY = 3600, 86400
+RAIN = np.random.default_rng(0).gamma(0.5, 0.4, (24 * 12, 6, 6)).astype(np.float32)  # of the hour that ends at (t + 1) h
+
+
+def analyses(values, step=1):
+    """{span: field}: hourly stamps, the first at 01 UTC."""
+    return {Span((i + 1) * step * HOUR, None, 0): field for i, field in enumerate(values)}
+
+
+def since_midnight(rain):
+    return rain.reshape(-1, 24, *rain.shape[1:]).cumsum(1).reshape(rain.shape)
+
+
+def starts(fields, **options):
+    new = with_starts(list(fields), fields.__getitem__, **options)
+    return [new[span].start for span in fields]
+
+
+def test_totals_since_midnight_are_seen_and_the_stamp_of_midnight_holds_the_day_before():
+    found = starts(analyses(since_midnight(RAIN)))
+    assert found[:3] == [-HOUR, -2 * HOUR, -3 * HOUR] and found[23:25] == [-DAY, -HOUR]
+
+
+def test_amounts_of_single_hours_are_seen():
+    assert set(starts(analyses(RAIN))) == {-HOUR}
+
+
+def test_totals_of_a_run_are_seen():
+    fields = {Span(0, None, (i + 1) * HOUR): f for i, f in enumerate(RAIN[:24].cumsum(0))}
+    assert set(starts(fields)) == {0} and set(starts(fields, accumulated="run")) == {0}
+
+
+def test_falls_by_the_packing_do_not_make_it_another_rule():
+    packed = since_midnight(RAIN) + np.float32(0.001) * np.random.default_rng(1).standard_normal(RAIN.shape).astype("f4")
+    assert starts(analyses(packed), tolerance=0.01)[1] == -2 * HOUR
+
+
+@pytest.mark.parametrize("length", [3, 6])
+def test_buckets_whose_starts_nobody_tells_are_refused(length):
+    buckets = RAIN.reshape(-1, length, 6, 6).cumsum(1).reshape(RAIN.shape)
+    fields = {Span(0, None, (i + 1) * HOUR): f for i, f in enumerate(buckets)}
+    with pytest.raises(UserError, match='fall at some steps only.*as buckets do; say in a recipe.*"hours"'):
+        starts(fields)
+
+
+def test_amounts_of_unknown_length_between_far_stamps_are_refused():
+    with pytest.raises(UserError, match="does not say over what interval"):
+        starts(analyses(RAIN[5::6], step=6))
+    assert set(starts(analyses(RAIN[5::6], step=6), hours=1)) == {-HOUR}
+    assert set(starts(analyses(RAIN[5::6], step=6), steps=True)) == {-6 * HOUR}  # cell_methods: each its step
+
+
+def test_a_recipe_that_the_data_contradict_is_refused():
+    with pytest.raises(UserError, match="is no total since the start of the day: it falls by"):
+        starts(analyses(RAIN), accumulated=True)
+
+
+def test_without_rain_nothing_can_be_verified():
+    with pytest.raises(UserError, match="never grows"):
+        starts(analyses(np.zeros((48, 4, 4), np.float32)))
