@@ -11,10 +11,13 @@ import numpy as np
 from dsr import __version__, models
 from dsr.config import Model
 from dsr.data import output as outputs
+from dsr.data.archive import open_archive, static_fields, when
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.grid import EDGE, Grid, block_mean
-from dsr.data.source import Archive, open_archive, static_fields, when
+from dsr.data.joined import Joined
+from dsr.data.pairing import AnyArchive, intervals
+from dsr.data.series import Frame
 from dsr.errors import UserError
 from dsr.progress import bar
 from dsr.run import read_model
@@ -120,7 +123,7 @@ def predict(
             features.high,
             init_time,
             lead_time,
-            period=_period(network, archive, order),
+            bounds=_bounds(network, archive, order),
             members=members,
             calendar=archive.calendar,
             attributes=_attributes(run, network, archive),
@@ -136,17 +139,21 @@ def predict(
             try:
                 fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
             except UserError as error:
-                raise UserError(f"{archive.name}, {when(archive.frames[frame])}: {error}") from None
+                raise UserError(f"{archive.name}, {when(archive.frames[frame], archive.calendar)}: {error}") from None
             for variable, field in zip(features.high, fields.swapaxes(0, 1), strict=True):
                 arrays[variable.name][..., i, :, :] = field if members else field[0]
             progress.advance(task)
     return _told(output, network, archive, high, factor)
 
 
-def _open(inputs: list[str], network: Network) -> Archive:
+def _open(inputs: list[str], network: Network) -> AnyArchive:
     """The network's low variables, read as the training's recipe says and in the training's units."""
-    features = network.features
-    archive = open_archive(inputs, network.domain.choices("low", features.low), own_names=True)
+    features, domain = network.features, network.domain
+    archives = [
+        open_archive(inputs, choices, own_names=True, **domain.low_options(number))
+        for number, choices in enumerate(domain.choices("low", features.low))
+    ]
+    archive = archives[0] if len(archives) == 1 else Joined(archives)
     if features.spread and archive.members is None:
         raise UserError(f"{archive.name}: a single forecast; the network sees the spread of an ensemble's members")
     return archive
@@ -186,7 +193,7 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
         raise UserError(f"--grid covers {high.extent()}, which the input does not: {low.extent()}")
     fields = np.zeros((0, *high.shape), np.float32)
     if features.static:
-        choices = network.domain.choices("static", features.static)
+        (choices,) = network.domain.choices("static", features.static)
         found = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
         fields = np.stack([found[v.name] for v in features.static])
     sun = "solar_zenith" in features.extras
@@ -200,22 +207,27 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
     )
 
 
-def _order(archive: Archive) -> np.ndarray:
+def _order(archive: AnyArchive) -> np.ndarray:
     """The frames by valid time, where no two runs verify at the same time; otherwise by run."""
     valid = archive.init_time + archive.lead_time
     return np.argsort(valid) if len(np.unique(valid)) == len(valid) else np.arange(len(valid))
 
 
-def _period(network: Network, archive: Archive, order: np.ndarray) -> np.ndarray | None:
-    """(frame) int64 seconds that sums, means and extremes of the output cover; None where it has none."""
+def _bounds(network: Network, archive: AnyArchive, order: np.ndarray) -> np.ndarray | None:
+    """(frame, 2) int64 seconds between which sums, means and extremes of the output hold; None where it has none."""
     covering = [v.name for v in network.features.high if outputs.covers_period(v)]
     if not covering:
         return None
-    interval = next((archive.interval[name] for name in covering if name in archive.interval), {})
-    return np.array([interval.get(archive.frames[i], network.domain.interval) for i in order], np.int64)
+    given = [name for name in covering if name in {v.name for v in archive.variables}]
+    bounds = []
+    for init, lead in (archive.frames[i] for i in order):
+        interval = archive.interval(given[0], Frame(init, lead)) if given else None
+        start, end = interval or (lead + edge for edge in network.domain.interval)
+        bounds.append((init + start, init + end))
+    return np.array(bounds, np.int64)
 
 
-def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]:
+def _attributes(run: Path, network: Network, archive: AnyArchive) -> dict[str, str]:
     """What the file says of itself."""
     name, citation = network.description["network"]["name"], network.domain.provenance.get("citation")
     return {
@@ -225,19 +237,20 @@ def _attributes(run: Path, network: Network, archive: Archive) -> dict[str, str]
     }
 
 
-def _told(output: Path, network: Network, archive: Archive, high: Grid, factor: int) -> str:
+def _told(output: Path, network: Network, archive: AnyArchive, high: Grid, factor: int) -> str:
     runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
     lines = [
         f"{output}: {', '.join(v.name for v in network.features.high)} on {high.describe()}",
-        f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0))}; "
+        f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0), archive.calendar)}; "
         f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
     ]
     if factor > 1:
         lines.append(f"the input was coarsened x{factor}, as in training")
     lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
-    usual = network.domain.interval
-    for name, intervals in archive.interval.items():
-        if other := {intervals[frame] for frame in archive.frames} - {usual}:
-            hours = ", ".join(f"{seconds / 3600:g}" for seconds in sorted(other))
-            lines.append(f"caution: {name} holds amounts over {hours} h; in training they were over {usual / 3600:g} h")
+    usual = network.domain.interval[1] - network.domain.interval[0]
+    for name, given in intervals(archive).items():
+        lengths = sorted({round((end - start) * 3600) for start, end in given})
+        if lengths != [usual]:
+            hours = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
+            lines.append(f"caution: {name} is over {hours} h; in training it was over {usual / 3600:g} h")
     return "\n".join(lines)

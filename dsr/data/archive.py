@@ -87,7 +87,10 @@ class Archive:
         """
         frame = self.frames[index]
         where = f"{self.name}: {{}} at {when(frame, self.calendar)}"
-        fields = [q.read(frame, self.counts, where.format(q.name)) for q in self.quantities]
+        try:
+            fields = [q.read(frame, self.counts, where.format(q.name)) for q in self.quantities]
+        except OSError as error:
+            raise OSError(f"{error} (at {when(frame, self.calendar)})") from error
         stacked = np.stack(fields, axis=-3)
         return self.rotation(stacked) if self.rotation else stacked
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsr.data.grid import Grid
 from dsr.data.projection import plain
-from dsr.data.source import Choice
+from dsr.data.choice import Choice
 
 if TYPE_CHECKING:
     from dsr.data.store import Store, Variable
@@ -22,19 +22,18 @@ class Domain:
     high: Grid
     low: Grid
     factor: int
-    interval: int  # s between high fields: the period that a sum or a mean of the high data covers
+    interval: tuple[int, int]  # s from the valid time between which sums, means and extremes of the high data hold
     provenance: dict[str, Any]
 
     @classmethod
     def of(cls, store: Store) -> Domain:
         """The domain of a store."""
-        steps, counts = np.unique(np.diff(np.unique(store.time)), return_counts=True)
         attributes: dict[str, Any] = store.attributes
         return cls(
             high=store.grid("high"),
             low=store.grid("low"),
             factor=attributes["factor"],
-            interval=int(steps[counts.argmax()]) if len(steps) else 0,
+            interval=_interval(store),
             provenance=attributes["provenance"],
         )
 
@@ -43,12 +42,27 @@ class Domain:
         """Whether the low fields were made by coarsening."""
         return self.provenance.get("recipe", {}).get("factor") is not None
 
-    def choices(self, part: str, variables: list[Variable]) -> dict[str, Choice]:
-        """How to take the "low" or "static" variables from an archive: as the recipe did, in the training's units."""
+    def choices(self, part: str, variables: list[Variable]) -> list[dict[str, Choice]]:
+        """How to take the "low" or "static" variables: as the recipe did, in the training's units.
+
+        One dictionary for each archive that the recipe's low data came from.
+        """
         recipe = self.provenance.get("recipe", {})
         files = recipe.get(part) or (recipe.get("high") if part == "low" else None) or {}
-        told = files.get("variables") or {}
-        return {v.name: Choice(**{**told.get(v.name, {}), "units": v.units}) for v in variables}
+        units = {v.name: v.units for v in variables}
+        result = []
+        for one in files if isinstance(files, list) else [files]:
+            told = one.get("variables") or {}
+            names = [name for name in units if name in told] if isinstance(files, list) else list(units)
+            result.append({name: Choice(**{**told.get(name, {}), "units": units[name]}) for name in names})
+        return [chosen for chosen in result if chosen]
+
+    def low_options(self, number: int = 0) -> dict[str, Any]:
+        """What else the recipe says of the low archive (of the one with this number), as `open_archive` takes it."""
+        recipe = self.provenance.get("recipe", {})
+        files = recipe.get("low") or recipe.get("high") or {}
+        one = files[number] if isinstance(files, list) else files
+        return {key: one[key] for key in ("offset_hours", "crs", "rotate_winds") if key in one}
 
     def to_json(self) -> dict[str, Any]:
         """All but the coordinates' values, for model.json."""
@@ -77,5 +91,14 @@ class Domain:
         for group, described in values["grids"].items():
             coordinates = {n: (c["dims"], arrays[f"{group}_{n}"], c["attributes"]) for n, c in described.items()}
             grids[group] = Grid.from_dataset(xr.Dataset(coords=coordinates))
-        rest = {key: values[key] for key in ("factor", "interval", "provenance")}
+        rest = {"interval": tuple(values["interval"]), **{key: values[key] for key in ("factor", "provenance")}}
         return cls(high=grids["high"], low=grids["low"], **rest)
+
+
+def _interval(store: Store) -> tuple[int, int]:
+    """What the archive said; of a store that does not say, the step up to the valid time."""
+    found = [hours for told in store.attributes["provenance"].get("intervals", {}).get("high", {}).values() for hours in told]
+    if found:
+        return int(found[0][0] * 3600), int(found[0][1] * 3600)
+    steps, counts = np.unique(np.diff(np.unique(store.time)), return_counts=True)
+    return (-int(steps[counts.argmax()]), 0) if len(steps) else (0, 0)

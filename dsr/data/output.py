@@ -44,20 +44,20 @@ def create(
     lead_time: np.ndarray,
     *,
     attributes: dict[str, str],
-    period: np.ndarray | None = None,
+    bounds: np.ndarray | None = None,
     members: Sequence[int] | None = None,
     calendar: str = "proleptic_gregorian",
 ) -> Iterator[dict[str, Any]]:
     """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
 
-    init_time, lead_time and period: (n) int64 seconds, the period
-    being what sums and means cover up to each valid time; attributes: the file's title and source. Valid times that
+    init_time and lead_time: (n) int64 seconds; bounds: (n, 2)
+    int64 seconds, between which sums, means and extremes hold; attributes: the file's title and source. Valid times that
     rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
     dimension is then `forecast`, and time, forecast_reference_time and forecast_period lie along it. Compressed
     without loss.
     """
     along = "time" if np.all(np.diff(init_time + lead_time) > 0) else "forecast"
-    coordinates = _horizontal(grid.to_dataset()).assign_coords(_times(init_time, lead_time, period, along, calendar))
+    coordinates = _horizontal(grid.to_dataset()).assign_coords(_times(init_time, lead_time, bounds, along, calendar))
     if members is not None:
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
@@ -81,10 +81,12 @@ def export_forecast(store: Store, split: str, path: Path) -> None:
     samples = store.samples(split)
     run = samples[store.low_init_time[samples] == store.low_init_time[samples[0]]]
     times, variables = (store.low_init_time[run], store.low_lead_time[run]), store.low_variables
-    period = np.full(len(run), Domain.of(store).interval) if any(map(covers_period, variables)) else None
+    bounds = None
+    if any(map(covers_period, variables)):
+        bounds = (times[0] + times[1])[:, None] + np.array(Domain.of(store).interval)
     members = range(store.members) if store.members else None
     about = {"title": f"A low-resolution forecast of {store.path}", "source": str(store.attributes["provenance"])}
-    with create(path, store.grid("low"), variables, *times, attributes=about, period=period, members=members) as arrays:
+    with create(path, store.grid("low"), variables, *times, attributes=about, bounds=bounds, members=members) as arrays:
         for i, sample in enumerate(run):
             fields = store.low[sample].read().result().swapaxes(0, -3)  # variable first
             for variable, field in zip(variables, fields, strict=True):
@@ -150,7 +152,7 @@ def _rows_and_columns(coordinates: Any) -> tuple[str, str]:
     return ("y", "x") if "y" in coordinates.dims else ("latitude", "longitude")
 
 
-def _times(init: np.ndarray, lead: np.ndarray, period: np.ndarray | None, along: str, calendar: str) -> dict[str, Any]:
+def _times(init: np.ndarray, lead: np.ndarray, bounds: np.ndarray | None, along: str, calendar: str) -> dict[str, Any]:
     """Valid time with its bounds, reference time and forecast period, in float64, which every CF version allows."""
     exact = {"_FillValue": None}
     since = {"units": EPOCH, "calendar": calendar, "units_metadata": "leap_seconds: none"}
@@ -162,9 +164,9 @@ def _times(init: np.ndarray, lead: np.ndarray, period: np.ndarray | None, along:
         "forecast_reference_time": (along, init.astype(float), run, exact),
         "forecast_period": (along, lead.astype(float), {"standard_name": "forecast_period", "units": "s"}, exact),
     }
-    if period is not None:
+    if bounds is not None:
         time["bounds"] = "time_bnds"
-        coordinates["time_bnds"] = ((along, "bnds"), np.stack([valid - period, valid], 1), {}, exact)
+        coordinates["time_bnds"] = ((along, "bnds"), bounds.astype(float), {}, exact)
     return coordinates
 
 

@@ -100,11 +100,11 @@ def doubts(low: AnyArchive, high: Archive) -> Iterator[str]:
             yield f"{name} is a {kinds[0]} in the low archive and a {kinds[1]} in the high one"
 
 
-def lengths(archive: AnyArchive) -> dict[str, list[float]]:
-    """{variable: the lengths in hours of the intervals that its values cover}, of sums, means and extremes."""
-    result: dict[str, set[float]] = defaultdict(set)
+def intervals(archive: AnyArchive) -> dict[str, list[list[float]]]:
+    """{variable: [[from, to], ...]}: the hours from the valid time between which its sums, means or extremes hold."""
+    result: dict[str, set[tuple[float, float]]] = defaultdict(set)
     for variable in archive.variables:
         for frame in archive.frames:
             if interval := archive.interval(variable.name, frame):
-                result[variable.name].add((interval[1] - interval[0]) / 3600)
-    return {name: sorted(hours) for name, hours in result.items()}
+                result[variable.name].add(((interval[0] - frame[1]) / 3600, (interval[1] - frame[1]) / 3600))
+    return {name: [list(hours) for hours in sorted(found)] for name, found in result.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from dsr.data.archive import Archive, open_archive, static_fields, when
 from dsr.data.grid import Grid, block_mean
 from dsr.data.joined import Joined
-from dsr.data.pairing import AnyArchive, doubts, lengths, pair, shared
+from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time
@@ -186,7 +186,7 @@ def _plan(recipe: Recipe) -> _Plan:
                 "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"about"}),
                 "files": sorted({Path(f).name for a in (high, low, static) if a for f in a.files}),
                 "citation": recipe.citation,
-                "intervals": {part: lengths(a) for part, a in (("high", high), ("low", source))},
+                "intervals": {part: intervals(a) for part, a in (("high", high), ("low", source))},
                 "problems": problems,
             }
         ),

@@ -230,7 +230,7 @@ class Quantity:
             rounding = max(rounding, PACKED * float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0)))
         values, clipped = within(values, bounds, rounding, self.choice.clip, where)
         if clipped:
-            counts[self.name, "beyond a physical limit by rounding clipped" if not self.choice.clip else "clipped"] += clipped
+            counts[self.name, "beyond a physical limit by rounding, clipped" if not self.choice.clip else "beyond a physical limit, clipped"] += clipped
         return values
 
     def _rounding(self, span: Span) -> float:

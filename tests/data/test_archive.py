@@ -140,7 +140,7 @@ def test_totals_of_a_run_become_amounts_over_the_actual_step(tmp_path):
     amounts = [archive.read(i)[0] for i in range(8)]
     np.testing.assert_allclose([a[3, 3] for a in amounts], [1, 3, 5, 27, 1, 3, 5, 27], rtol=1e-4)
     assert amounts[2][0, 0] == 0
-    assert archive.counts["tp", "beyond a physical limit by rounding clipped"] == 1
+    assert archive.counts["tp", "beyond a physical limit by rounding, clipped"] == 1
     assert archive.interval("tp", archive.frames[3]) == (3 * 3600, 6 * 3600)
     assert archive.variables[0].cell_methods == "time: sum" and not archive.dropped
     assert any("mixes values over 1, 3 hours" in note for note in archive.notes)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,19 @@ GRID_WINDS = ("x_wind", "y_wind")
 
 @dataclass(frozen=True)
 class Opened:
-    """How a dataset is opened, in any process: `function(path, *arguments)`."""
+    """How a dataset is opened, in any process: `function(path, *arguments)`; `stamp` tells its versions apart."""
 
     function: Callable[..., Any]
     path: str
     arguments: tuple[Any, ...] = ()
+    stamp: tuple[int, ...] = ()
+
+    @classmethod
+    def now(cls, function: Callable[..., Any], path: str, *arguments: Any) -> "Opened":
+        """As the file is now: one that is written anew is opened anew."""
+        local = [Path(path), *(Path(path, name) for name in ("zarr.json", ".zmetadata", ".zgroup"))]
+        stats = [p.stat() for p in local if "://" not in path and p.exists()]
+        return cls(function, path, arguments, tuple(n for s in stats for n in (s.st_mtime_ns, s.st_size)))
 
     def dataset(self) -> Any:
         return _dataset(self)
@@ -60,6 +69,8 @@ class Reader:
             sizes = [1] * len(sizes)
         start = tuple(i // size * size for i, size in zip(index, sizes, strict=True))
         cut = {d: slice(s, s + size) for d, s, size in zip(self.dims, start, sizes, strict=True)}
+        if max(sizes, default=1) == 1:
+            return self._read(array, cut)[(0,) * len(sizes)]
         block = _held(self, start) if (self, start) in _BLOCKS else _hold(self, start, self._read(array, cut))
         return block[tuple(i - s for i, s in zip(index, start, strict=True))]
 

@@ -22,7 +22,7 @@ def open_file(file: File, crs: Any = None) -> list[Series]:
             promised = sum(variable.size * variable.dtype.itemsize for variable in dataset.variables.values())
             if promised > Path(file.path).stat().st_size:
                 raise OSError("it is shorter than its header says")
-    return [s for group in groups for s in series_of(Opened(_dataset, file.path, (group,)), file.name, crs=crs)]
+    return [s for group in groups for s in series_of(Opened.now(_dataset, file.path, group), file.name, crs=crs)]
 
 
 def _groups(group: Any) -> list[str]:

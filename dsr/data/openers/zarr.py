@@ -14,7 +14,7 @@ def sniff(path: str, start: bytes) -> bool:
 
 
 def open_file(file: File, crs: Any = None) -> list[Series]:
-    return series_of(Opened(_dataset, file.path), file.name, crs=crs)
+    return series_of(Opened.now(_dataset, file.path), file.name, crs=crs)
 
 
 def _dataset(path: str) -> Any:
