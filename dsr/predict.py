@@ -112,7 +112,7 @@ def predict(
         features = _elsewhere(network, features, high, low_grid, static)
     network = replace(network, features=features)
 
-    members = None if features.ensemble else archive.members
+    members = None if features.ensemble or archive.members is None else _numbers(archive.members)
     order = _order(archive)
     init_time, lead_time = archive.init_time[order], archive.lead_time[order]
     with (
@@ -157,6 +157,11 @@ def _open(inputs: list[str], network: Network) -> AnyArchive:
     if features.spread and archive.members is None:
         raise UserError(f"{archive.name}: a single forecast; the network sees the spread of an ensemble's members")
     return archive
+
+
+def _numbers(members: list[int | str]) -> list[int]:
+    """What a file's realization holds: the members' numbers, or counts where they have names."""
+    return [number if isinstance(number, int) else i for i, number in enumerate(members)]
 
 
 def _coarsening(domain: Domain, given: Grid, high: Grid) -> int:

@@ -127,13 +127,15 @@ def open_archive(
     directions. `static` takes the first frame of each variable and asks for no time. With `own_names` a variable may
     also stand under its own name, where its source is not there. `offset_hours` is added to every time, `crs` is the
     projection where the files lack it, and `rotate_winds` turns grid-relative winds to east and north.
-    Raises UserError: no such file, unreadable, a missing variable, no time, different grids, sums over no known interval.
+    Raises UserError: no such file, unreadable, a missing variable, no time, different grids, unknown intervals.
     """
     files = find(patterns, root)
     series = open_files(files, crs)
     name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
     if not series:
-        raise UserError(f"{name}: holds no variable with rows and columns (latitude and longitude, or projected y and x)")
+        raise UserError(
+            f"{name}: holds no variable with rows and columns (latitude and longitude, or projected y and x)"
+        )
     series = [_shifted(one, offset_hours, static) for one in _on_shared_grids(series)]
     if not static and all(one.timeless for one in series):
         raise UserError(f"{series[0].file}: {series[0].name}: has no time coordinate")
@@ -142,12 +144,17 @@ def open_archive(
         if not series:
             raise UserError(f"{name}: has none of the members {list(members)}")
     chosen = _chosen(series, variables, name, own_names, static)
-    quantities = [Quantity(key, several, (variables or {}).get(key, Choice()), static) for key, several in chosen.items()]
+    quantities = [
+        Quantity(key, several, (variables or {}).get(key, Choice()), static) for key, several in chosen.items()
+    ]
     archive = Archive(name, [file.name for file in files], quantities, rotate_winds)
     if variables is None:
         left = [key for key in by_name(series) if key not in chosen]
-        archive.notes += [f"{name}: {key} is a direction, and left out: take the wind's components" for key in left
-                          if any(_is_direction(one) for one in by_name(series)[key])]
+        archive.notes += [
+            f"{name}: {key} is a direction, and left out: take the wind's components"
+            for key in left
+            if any(_is_direction(one) for one in by_name(series)[key])
+        ]
     return archive
 
 

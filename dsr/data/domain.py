@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data.choice import Choice
 from dsr.data.grid import Grid
 from dsr.data.projection import plain
-from dsr.data.choice import Choice
 
 if TYPE_CHECKING:
     from dsr.data.store import Store, Variable
@@ -97,7 +97,9 @@ class Domain:
 
 def _interval(store: Store) -> tuple[int, int]:
     """What the archive said; of a store that does not say, the step up to the valid time."""
-    found = [hours for told in store.attributes["provenance"].get("intervals", {}).get("high", {}).values() for hours in told]
+    found = [
+        hours for told in store.attributes["provenance"].get("intervals", {}).get("high", {}).values() for hours in told
+    ]
     if found:
         return int(found[0][0] * 3600), int(found[0][1] * 3600)
     steps, counts = np.unique(np.diff(np.unique(store.time)), return_counts=True)

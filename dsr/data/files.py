@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dsr.errors import UserError, first_line
 
-UNPACK = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+UNPACK: dict[bytes, Any] = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
 
 
 class File(NamedTuple):

@@ -13,7 +13,7 @@ from dsr.errors import UserError
 
 
 class Joined:
-    """Has what an Archive has. Raises UserError where they share no time, a name stands twice, or one does not reach."""
+    """Has what an Archive has. Raises UserError where they share no time, a name stands twice, or one is elsewhere."""
 
     def __init__(self, archives: list[Archive]):
         first = archives[0]
@@ -24,7 +24,9 @@ class Joined:
         self.onto: list[Interpolation | None] = []
         for archive in archives:
             if archive.calendar != self.calendar or archive.members != self.members:
-                raise UserError(f"{archive.name} and {first.name} differ in calendar or members, so they cannot be joined")
+                raise UserError(
+                    f"{archive.name} and {first.name} differ in calendar or members, so they cannot be joined"
+                )
             self.onto.append(None if archive.grid.same(self.grid) else self._onto(archive))
         names = Counter(variable.name for variable in self.variables)
         if twice := [name for name, count in names.items() if count > 1]:

@@ -71,7 +71,7 @@ def within(values: np.ndarray, limit: Limit, rounding: float, clip: bool, where:
     if wrong.any() and not clip:
         worst = values[wrong][np.abs(values[wrong] - np.clip(values[wrong], limit.lower, limit.upper)).argmax()]
         raise UserError(
-            f"{where}: {int(wrong.sum()):,} of {values.size:,} values lie outside of {limit.lower:g} to {limit.upper:g} "
+            f"{where}: {int(wrong.sum()):,} of {values.size:,} values lie outside {limit.lower:g} to {limit.upper:g} "
             f'{limit.units}, such as {worst:g}; name them in a recipe ("missing", "clip"), or the true "source_units"'
         )
     return np.clip(values, limit.lower, limit.upper), int(outside.sum())

@@ -52,7 +52,7 @@ def standard_name(told: str, short_name: str, units: str) -> str:
 
 
 def in_units(name: str, units: str) -> str:
-    """The standard name of a quantity that now has other units: a depth of water has become a mass, a rate an amount."""
+    """The standard name of a quantity in its new units: a depth of water has become a mass, a rate an amount."""
     if units.startswith("kg m-2"):
         name = name.replace("lwe_thickness_of_", "").replace("lwe_precipitation_rate", "precipitation_flux")
         if units == "kg m-2":

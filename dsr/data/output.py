@@ -51,8 +51,8 @@ def create(
     """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
 
     init_time and lead_time: (n) int64 seconds; bounds: (n, 2)
-    int64 seconds, between which sums, means and extremes hold; attributes: the file's title and source. Valid times that
-    rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
+    int64 seconds, between which sums, means and extremes hold; attributes: the file's title and source. Valid times
+    that rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
     dimension is then `forecast`, and time, forecast_reference_time and forecast_period lie along it. Compressed
     without loss.
     """

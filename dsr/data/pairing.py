@@ -52,9 +52,7 @@ def pair(low: AnyArchive, high: Archive, wanted: str | None) -> tuple[str, np.nd
 def _nothing(low: AnyArchive, high: Archive, pairing: str, reason: str) -> str:
     if reason:
         return f"no time of the low archive ({low.name}) can be paired with the high one ({high.name}): {reason}"
-    ends = [
-        f"{a.name}: {when(a.frames[0], a.calendar)} to {when(a.frames[-1], a.calendar)}" for a in (low, high)
-    ]
+    ends = [f"{a.name}: {when(a.frames[0], a.calendar)} to {when(a.frames[-1], a.calendar)}" for a in (low, high)]
     hours = [{(init + lead) % 86400 for init, lead in a.frames} for a in (low, high)]
     shift = ""
     if all(len(h) == 1 for h in hours) and hours[0] != hours[1]:
@@ -74,7 +72,7 @@ def _other_interval(low: AnyArchive, high: Archive, of_low: Frame, of_high: Fram
             hours = [(i[1] - i[0]) / 3600 for i in (lows, highs)]
             if hours[0] != hours[1]:
                 return f"{name} covers {hours[0]:g} h in the low archive and {hours[1]:g} h in the high one"
-            return f"{name} covers hours that begin {(lows[0] - highs[0]) / 3600:g} h apart in the low and the high archive"
+            return f"{name} covers intervals that begin {(lows[0] - highs[0]) / 3600:g} h apart in low and high"
     return ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
 import numpy as np
 
 from dsr.data.archive import Archive, open_archive, static_fields, when
@@ -31,6 +32,10 @@ class _Plan:
     low: AnyArchive | None  # None: the high archive, coarsened
     low_frames: np.ndarray  # (sample) int64
     cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
+
+    @property
+    def archives(self) -> list[AnyArchive]:
+        return [self.high] if self.low is None else [self.high, self.low]
 
     def coarse(self, field: np.ndarray) -> np.ndarray:
         return field if self.cells is None else block_mean(field, self.cells, self.layout.factor)
@@ -141,7 +146,7 @@ def _plan(recipe: Recipe) -> _Plan:
         pairing, low_frames, matched = pair(low, high, recipe.pairing)
         high_frames, high_rows = np.unique(matched, return_inverse=True)
     source = low or high
-    for archive in filter(None, (high, low)):
+    for archive in [high] if low is None else [high, low]:
         problems += archive.notes
         problems += [
             f"{archive.name}: {len(f)} dropped, first {when(f[0], archive.calendar)}: {why}"
@@ -231,14 +236,11 @@ def _open_low(recipe: Recipe) -> AnyArchive | None:
 def _looked_at(plan: _Plan) -> list[str]:
     """Problems that a few fields show: read now, so that what is impossible is refused before anything is written."""
     pairs = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
-    lows, highs = [], []
     for row in pairs:
-        high = plan.high.read(plan.high_frames[plan.layout.high_index[row]])
+        plan.high.read(plan.high_frames[plan.layout.high_index[row]])
         if plan.low is not None:
-            field = plan.coarse(plan.low.read(plan.low_frames[row]))
-            lows.append(field if field.ndim == 3 else field.mean(0))
-            highs.append(high[:, *plan.high_cut])
-    for archive in filter(None, (plan.high, plan.low)):
+            plan.low.read(plan.low_frames[row])
+    for archive in plan.archives:
         archive.counts.clear()
     return []
 
@@ -259,7 +261,7 @@ def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice
 def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:
     """What was mended while reading, counted."""
     lines = []
-    for archive in filter(None, (plan.high, plan.low)):
+    for archive in plan.archives:
         for (name, what), count in sorted(archive.counts.items()):
             if what == "amounts":
                 continue

@@ -57,7 +57,9 @@ class Quantity:
             self.notes.append(f"{self.name} is in {' and in '.join(sorted(units))} in different files: all in {target}")
         told = next((one.attributes["standard_name"] for one in self.series if one.attributes.get("standard_name")), "")
         standard = choice.standard_name or names.standard_name(told, first.short_name, self._units(first))
-        standard = standard if choice.standard_name or target == self._units(first) else names.in_units(standard, target)
+        standard = (
+            standard if choice.standard_name or target == self._units(first) else names.in_units(standard, target)
+        )
         if standard == "geopotential" and target == "m2 s-2" and self._is_surface(first):
             standard, target = "surface_altitude", "m"
         long_name = choice.long_name or first.attributes.get("long_name", "")
@@ -94,7 +96,9 @@ class Quantity:
             return
         old = self.variable
         conversion_of = {line[2] for line in self._lines.values()}
-        new = replace(old, units=tidy(units), standard_name=names.in_units(old.standard_name, tidy(units)), lower=None, upper=None)
+        new = replace(
+            old, units=tidy(units), standard_name=names.in_units(old.standard_name, tidy(units)), lower=None, upper=None
+        )
         self.variable = with_bounds(new)
         try:
             self._lines = self._lines_into(tidy(units))
@@ -175,7 +179,9 @@ class Quantity:
         """What a recipe says against the file's own intervals: it wins only where it says the same."""
         raise_on = self.choice.accumulated in (True, "run") and any((s.start or 0) > 0 for s in self.table)
         if raise_on:
-            raise UserError("covers intervals that the file tells, and they do not start with the run: leave \"accumulated\" out")
+            raise UserError(
+                'covers intervals that the file tells, and they do not start with the run: leave "accumulated" out'
+            )
 
     def _renamed(self, new: dict[Span, Span]) -> dict[Span, list[Series]]:
         """The table under spans that have a start; the series keep their own keys under them too."""
@@ -189,7 +195,9 @@ class Quantity:
         if len(lengths) > 1:
             hours = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
             self.notes.append(f"{self.name} mixes values over {hours} hours")
-        amount = any(word in self.variable.standard_name for word in ("precipitation_amount", "precipitation", "fall_amount"))
+        amount = any(
+            word in self.variable.standard_name for word in ("precipitation_amount", "precipitation", "fall_amount")
+        )
         silent = all(made.start is None for made in self.made.values())
         if silent and (self.statistic in ("mean", "maximum", "minimum") or (amount and self.statistic == "")):
             self.notes.append(
@@ -216,7 +224,7 @@ class Quantity:
             values = self._field(made.terms[0][0], counts)
         else:
             parts = [np.float32(factor) * self._field(span, counts) for span, factor in made.terms]
-            values = np.sum(parts, axis=0, dtype=np.float32)
+            values = np.asarray(np.sum(parts, axis=0, dtype=np.float32))
         power = next(iter(self._lines.values()))[2]
         if power and made.seconds:
             values = (values * float(made.seconds) ** power).astype(np.float32)
@@ -227,10 +235,17 @@ class Quantity:
             counts[self.name, "amounts"] += int(np.isfinite(values).sum())
         rounding = sum(abs(factor) * self._rounding(span) for span, factor in made.terms)
         if len(made.terms) > 1:
-            rounding = max(rounding, PACKED * float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0)))
+            rounding = max(
+                rounding, PACKED * float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0))
+            )
         values, clipped = within(values, bounds, rounding, self.choice.clip, where)
         if clipped:
-            counts[self.name, "beyond a physical limit by rounding, clipped" if not self.choice.clip else "beyond a physical limit, clipped"] += clipped
+            counts[
+                self.name,
+                "beyond a physical limit by rounding, clipped"
+                if not self.choice.clip
+                else "beyond a physical limit, clipped",
+            ] += clipped
         return values
 
     def _rounding(self, span: Span) -> float:

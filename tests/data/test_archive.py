@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dsr.data.grid import Grid
 from dsr.data import decoding
 from dsr.data.archive import open_archive, static_fields, when
 from dsr.data.choice import Choice
+from dsr.data.grid import Grid
 from dsr.errors import UserError
 
 from .archives import HOUR, START, analysis, forecasts, write_grib

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from dsr.data.archive import Archive
 from dsr.data.info import describe
 from dsr.data.interpolate import Interpolation
 from dsr.data.prepare import prepare_from_options
-from dsr.data.archive import Archive
 from dsr.data.store import Store
 from dsr.errors import UserError
 

@@ -31,7 +31,9 @@ def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) 
     Raises UserError where extremes over different lengths cannot be held apart, or nothing covers `hours`.
     """
     found: dict[Frame, Made] = {}
-    groups = _runs([span for span in spans if span.start is not None and (span.start < span.end or statistic == "point")])
+    groups = _runs(
+        [span for span in spans if span.start is not None and (span.start < span.end or statistic == "point")]
+    )
     for group in groups:
         for made in _finest(group) if statistic in ("sum", "mean") else map(_itself, group):
             if statistic == "mean" and len(made.terms) == 2:
@@ -94,4 +96,6 @@ def _weighted(made: Made) -> Made:
     """A difference of means, of which each counts by its length."""
     lengths = [(span.end - span.start) * factor for span, factor in made.terms if span.start is not None]
     seconds = made.seconds or 1
-    return Made(tuple((span, n / seconds) for (span, _), n in zip(made.terms, lengths, strict=True)), made.start, made.end)
+    return Made(
+        tuple((span, n / seconds) for (span, _), n in zip(made.terms, lengths, strict=True)), made.start, made.end
+    )

