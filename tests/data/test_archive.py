@@ -161,9 +161,9 @@ def test_grib_hypercubes_are_opened_together(tmp_path):
     messages = [temperature | {"step": s, "value": 280.0 + s} for s in (0, 1, 2)]
     messages += [wind | {"step": s, "value": float(s)} for s in (1, 2)]
     archive = open_archive([str(write_grib(tmp_path / "a.grib", messages))])
-    assert [v.name for v in archive.variables] == ["u10", "t2m"] and len(archive.frames) == 2
-    assert archive.variables[1].standard_name == "air_temperature" and archive.dropped
-    assert archive.read(1)[:, 0, 0] == pytest.approx([2, 282], abs=1e-3)
+    assert [v.name for v in archive.variables] == ["t2m", "u10"] and len(archive.frames) == 2
+    assert archive.variables[0].standard_name == "air_temperature" and archive.dropped
+    assert archive.read(1)[:, 0, 0] == pytest.approx([282, 2], abs=1e-3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.grib"]  # no index beside the data
 
 
