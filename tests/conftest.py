@@ -1,5 +1,6 @@
 """What many tests share."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from dsr.data.grid import Grid
-from dsr.data.store import Layout, Variable, Writer
+from dsr.data.manifest import MANIFEST, PROVENANCE, SUMS, checksum, write_manifest
+from dsr.data.store import Layout, Variable
+from dsr.data.writer import Writer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,6 +77,16 @@ def write_tiny_store(path: Path, region: np.ndarray | None = None) -> None:
                 else:
                     rain = np.maximum(wind * np.gradient(hill, axis=1), 0)
                     group[i] = np.stack([t - hill * np.tanh(wind), rain])
+
+
+def sign(store: Path) -> None:
+    """Write a store's manifest anew, for what its files hold now: as if they had been written so."""
+    provenance = json.loads((store / "provenance.json").read_text())
+    names = {str(file.relative_to(store)): file for file in store.rglob("*") if file.is_file()}
+    ours = {
+        name: checksum(file.read_bytes()) for name, file in names.items() if name not in (SUMS, MANIFEST, PROVENANCE)
+    }
+    write_manifest(store, ours, provenance)
 
 
 def _plane(x: np.ndarray) -> Grid:

@@ -21,6 +21,7 @@ import zarr
 from dsr import run as runs
 from dsr import watch
 from dsr.run import Run
+from tests.conftest import sign
 from tests.launched import Launched
 
 UPDATES = 240
@@ -269,6 +270,7 @@ def test_data_hold_NaN(home, event):
     field = zarr.open_group(home.store, mode="r+")["low/field"]
     whole = field[:40]
     field[:40] = np.where(np.arange(40)[:, None, None, None, None] % 4 == 3, np.nan, whole)
+    sign(home.store)
     try:
         with home.launched() as one:
             assert one.end() == 1, one.said()
@@ -276,6 +278,7 @@ def test_data_hold_NaN(home, event):
             assert "low-resolution values are missing" in reason, one.said()
     finally:
         field[:40] = whole
+        sign(home.store)
     home.check(event)
 
 

@@ -21,7 +21,8 @@ from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.grid import Grid, block_mean
 from dsr.data.prepare import prepare
-from dsr.data.store import Layout, Store, Variable, Writer
+from dsr.data.store import Layout, Store, Variable
+from dsr.data.writer import Writer
 from dsr.errors import UserError
 from dsr.run import Run
 
@@ -172,7 +173,7 @@ def left_in(folder: Path) -> list[str]:
 def test_a_loaded_network_is_the_trained_one_in_any_batches(make_run, monkeypatch):
     run = make_run(high=(T, P))
     store = Store(run.parent / "store.zarr")
-    low, init, lead = store.low[:7].read().result(), store.low_init_time[:7], store.low_lead_time[:7]
+    low, init, lead = store.low[:7], store.low_init_time[:7], store.low_lead_time[:7]
     network = predict.load(run / "model")
     together = network(low, init, lead)
     inputs, base = network.features.inputs(low, init, lead)

@@ -20,7 +20,7 @@ from dsr.data.stream import Stream, order
 from dsr.launch import CLOSE
 from dsr.run import Run, read_checkpoint
 from dsr.scaling import Plan
-from tests.conftest import write_tiny_store
+from tests.conftest import sign, write_tiny_store
 from tests.ranks import prepare, run_ranks, train_all, train_main
 
 # 40 training samples: 3 updates an epoch at 12 slots of one sample. Dropout, clipping and Adam are on.
@@ -325,6 +325,7 @@ def test_a_rate_that_blows_up_stops_every_rank_before_the_optimizer(tiny_store, 
 def test_a_value_beyond_float32_is_named_by_its_sample(tmp_path):
     write_tiny_store(tmp_path / "store.zarr")
     zarr.open_group(tmp_path / "store.zarr", mode="r+")["high/field"][17, 0, 3, 3] = 1e30
+    sign(tmp_path / "store.zarr")
     run = prepare(tmp_path / "run", tmp_path / "store.zarr", *SMALL, gpus=3)
     assert run_ranks(3, train_main, run.folder, log=tmp_path / "log") == [1] * 3
     update = int(np.flatnonzero(order(1, 0, 40) == 17)[0]) // 12 + 1
@@ -335,6 +336,7 @@ def test_a_value_beyond_float32_is_named_by_its_sample(tmp_path):
 def test_a_users_error_inside_a_rank_is_one_line(tmp_path):
     write_tiny_store(tmp_path / "store.zarr")
     zarr.open_group(tmp_path / "store.zarr", mode="r+")["low/field"][:, 0, 0, 3, 3] = np.nan
+    sign(tmp_path / "store.zarr")
     run = prepare(tmp_path / "run", tmp_path / "store.zarr", *SMALL, gpus=1)
     assert run_ranks(1, train_main, run.folder, log=tmp_path / "log") == [1]
     reason = json.loads((run.folder / "status.json").read_text())["reason"]
@@ -377,7 +379,7 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     batch = stream.read(0, np.arange(10))
     with torch.no_grad():
         fields = features.physical(batch.base, network(torch.from_numpy(batch.inputs)).numpy())
-    truth = store.high[store.high_index[store.samples("validation")]].read().result()
+    truth = store.high[store.high_index[store.samples("validation")]]
     rmse = np.sqrt(((fields - truth) ** 2).mean((0, 2, 3)))
     best = min((line for line in run.logged() if "validation" in line), key=lambda line: line["validation"]["score"])
     assert description["updates"] == best["update"]

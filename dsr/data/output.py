@@ -88,7 +88,7 @@ def export_forecast(store: Store, split: str, path: Path) -> None:
     about = {"title": f"A low-resolution forecast of {store.path}", "source": str(store.attributes["provenance"])}
     with create(path, store.grid("low"), variables, *times, attributes=about, bounds=bounds, members=members) as arrays:
         for i, sample in enumerate(run):
-            fields = store.low[sample].read().result().swapaxes(0, -3)  # variable first
+            fields = store.low[sample].swapaxes(0, -3)  # variable first
             for variable, field in zip(variables, fields, strict=True):
                 arrays[variable.name][..., i, :, :] = field
 

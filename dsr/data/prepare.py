@@ -14,7 +14,8 @@ from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time
-from dsr.data.store import SPLITS, Layout, Writer
+from dsr.data.store import SPLITS, Layout
+from dsr.data.writer import Writer
 from dsr.errors import UserError
 from dsr.progress import bar
 

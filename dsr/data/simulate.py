@@ -16,7 +16,9 @@ import numpy as np
 from dsr.data import atmosphere
 from dsr.data.atmosphere import Atmosphere, State, Surroundings
 from dsr.data.grid import Grid
-from dsr.data.store import SPLITS, Layout, Store, Variable, Writer
+from dsr.data.manifest import FORMAT
+from dsr.data.store import SPLITS, Layout, Store, Variable
+from dsr.data.writer import Writer
 
 STEP = 900  # s, of the slow physics on every grid
 FASTEST = 80.0  # m s-1: no step of the dynamics is longer than a cell over this, which keeps them stable
@@ -129,8 +131,8 @@ def builtin(settings: Settings = Settings()) -> Path:
 
 
 def key(settings: Settings) -> str:
-    """A short hash of the settings and the version of the model."""
-    text = json.dumps({"version": atmosphere.VERSION, **asdict(settings)}, sort_keys=True)
+    """A short hash of the settings, the version of the model and the store's format."""
+    text = json.dumps({"format": FORMAT, "version": atmosphere.VERSION, **asdict(settings)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -338,8 +340,8 @@ def error_growth(store: Path | str) -> dict[str, dict[str, np.ndarray]]:
     curves: dict[str, list[np.ndarray]] = {"control": [], "mean": [], "spread": [], "saturation": []}
     for lead in leads:
         at_lead = np.flatnonzero(opened.low_lead_time == lead)
-        low = opened.low[at_lead].read().result()[:, :, rows].astype(np.float64)
-        high = opened.high[opened.high_index[at_lead]].read().result()
+        low = opened.low[at_lead][:, :, rows].astype(np.float64)
+        high = opened.high[opened.high_index[at_lead]]
         n, variables, height, width = high.shape
         blocks = high.reshape(n, variables, height // factor, factor, width // factor, factor)
         truth = blocks.mean((3, 5), dtype=np.float64)

@@ -128,8 +128,8 @@ class Stream:
         """Read samples by their numbers in the split; crops and noise are keyed on (seed, epoch, sample)."""
         per_field = self.count // len(self.rows)
         rows = self.rows[samples // per_field]
-        low = self.store.low[rows].read().result()[..., self.low_variables, :, :]
-        high = self.store.high[self.store.high_index[rows]].read().result()[:, self.high_variables]
+        low = self.store.low[rows][..., self.low_variables, :, :]
+        high = self.store.high[self.store.high_index[rows]][:, self.high_variables]
         times = self.init_time[rows], self.lead_time[rows]
         if self.patch is None:
             inputs, base = self.features.inputs(low, *times)
@@ -149,7 +149,7 @@ class Stream:
     def nearest(self, sample: int) -> dict[str, np.ndarray]:
         """The low fields of a sample as they are, each high point showing its nearest low cell: (Y, X) by name."""
         features = self.features
-        low = self.store.low[self.rows[sample : sample + 1]].read().result()[..., self.low_variables, :, :]
+        low = self.store.low[self.rows[sample : sample + 1]][..., self.low_variables, :, :]
         fields = Interpolation(features.low_index, features.low_shape, "nearest")(features.combine(low)[0])[0]
         return {variable.name: field for variable, field in zip(features.low, fields, strict=True)}
 

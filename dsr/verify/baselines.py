@@ -40,8 +40,8 @@ def batches(store: Store, features: Features, samples: np.ndarray, values: int =
     size = max(1, values // each)
     for start in range(0, len(samples), size):
         rows = samples[start : start + size]
-        low, truth = store.low[rows].read(), store.high[store.high_index[rows]].read()
-        yield Batch(low.result(), truth.result()[:, chosen], store.low_init_time[rows], store.low_lead_time[rows])
+        low, truth = store.low[rows], store.high[store.high_index[rows]]
+        yield Batch(low, truth[:, chosen], store.low_init_time[rows], store.low_lead_time[rows])
 
 
 class Baselines:

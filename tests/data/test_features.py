@@ -23,7 +23,7 @@ def store(tiny_store):
 
 def take(store, rows=(0, 3)):
     rows = np.array(rows)
-    return store.low[rows].read().result(), store.low_init_time[rows], store.low_lead_time[rows]
+    return store.low[rows], store.low_init_time[rows], store.low_lead_time[rows]
 
 
 def test_channels_are_named_in_their_order(store):

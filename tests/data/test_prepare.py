@@ -42,7 +42,7 @@ def made(tmp_path, high, low=None, recipe=None, **options):
 
 
 def read(array, rows=slice(None)):
-    return array[rows].read().result()
+    return array[rows]
 
 
 def refused(tmp_path, message, *args, **kwargs):

@@ -198,7 +198,7 @@ def test_the_store_is_whole_and_the_same_again(tmp_path: Path) -> None:
     assert [len(one.samples(split)) for split in ("train", "validation", "test")] == [8, 2, 2]
     inits = [set(one.low_init_time[one.samples(split)]) for split in ("train", "validation", "test")]
     assert not (inits[0] & inits[1] or inits[0] & inits[2] or inits[1] & inits[2])
-    low, high = (array[:].read().result() for array in (one.low, one.high))
+    low, high = (array[:] for array in (one.low, one.high))
     assert np.isfinite(low).all() and np.isfinite(high).all()
     assert (low[:, 0] != low[:, 1]).any((1, 2, 3)).all()  # members differ
     row = np.arange(24)

@@ -7,9 +7,11 @@ import pytest
 import xarray as xr
 import zarr
 
+import dsr.data.statistics as statistics_module
 import dsr.data.store as stores
 from dsr.data.grid import Grid
-from dsr.data.store import Layout, Store, Variable, Writer, with_bounds
+from dsr.data.store import Layout, Store, Variable, with_bounds
+from dsr.data.writer import Writer
 from dsr.errors import UserError
 from tests.conftest import write_tiny_store
 
@@ -90,8 +92,8 @@ def test_reading_gives_what_was_written(tmp_path):
     given = layout()
     assert (store.high_variables, store.low_variables) == (given.high_variables, given.low_variables)
     assert (store.shape, store.low_shape, store.members) == ((4, 4), (2, 2), None)
-    assert np.array_equal(store.low[2].read().result(), np.arange(16, 24).reshape(2, 2, 2))
-    assert np.array_equal(store.high[3].read().result(), np.arange(48, 64).reshape(1, 4, 4))
+    assert np.array_equal(store.low[2], np.arange(16, 24).reshape(2, 2, 2))
+    assert np.array_equal(store.high[3], np.arange(48, 64).reshape(1, 4, 4))
     assert np.array_equal(store.low_time, given.low_init_time + given.low_lead_time)
     assert np.array_equal(store.low_index, given.low_index)
     assert [store.samples(split).tolist() for split in stores.SPLITS] == [[0, 1], [2], [3]]
@@ -116,7 +118,7 @@ def test_xarray_opens_it_and_open_gives_cf_variables(tiny_store):
     assert opened["low"]["u"].dims == ("sample", "member", "y", "x") and opened["low"]["u"].attrs["units"] == "m s-1"
     assert opened["static"]["h"].attrs["units"] == "m"
     assert opened["high"]["time"].values[1] == np.datetime64("1970-01-02T01:00")
-    np.testing.assert_array_equal(t.values[5], Store(tiny_store).high[5].read().result()[0])
+    np.testing.assert_array_equal(t.values[5], Store(tiny_store).high[5][0])
 
 
 def test_statistics_by_hand_of_the_training_split_only_without_missing_values(tmp_path):
@@ -139,18 +141,17 @@ def test_statistics_by_hand_of_the_training_split_only_without_missing_values(tm
 def test_statistics_of_many_batches_are_those_of_all(tmp_path, monkeypatch):
     write_tiny_store(tmp_path / "a.zarr")
     whole = Store(tmp_path / "a.zarr")
-    train = whole.low[whole.samples("train")].read().result().astype(float)
+    train = whole.low[whole.samples("train")].astype(float)
     for i, name in enumerate(("t", "u")):
         assert whole.statistics["low"][name]["mean"] == pytest.approx(train[:, :, i].mean(), rel=1e-12)
         assert whole.statistics["low"][name]["std"] == pytest.approx(train[:, :, i].std(), rel=1e-9)
 
     def sevens(array, rows):
         for start in range(0, len(rows), 7):
-            yield rows[start : start + 7], array[rows[start : start + 7]].read().result()
+            yield rows[start : start + 7], array[rows[start : start + 7]]
 
-    monkeypatch.setattr(stores, "_batches", sevens)
-    statistics, fingerprint = stores._statistics(whole)
-    assert fingerprint == whole.fingerprint
+    monkeypatch.setattr(statistics_module, "_batches", sevens)
+    statistics = statistics_module.of_store(whole)
     assert statistics["residual"]["t"]["std"] == pytest.approx(whole.statistics["residual"]["t"]["std"], rel=1e-9)
 
 

@@ -9,7 +9,7 @@ from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream, order, training_fields, training_samples
 from dsr.errors import UserError
-from tests.conftest import write_tiny_store
+from tests.conftest import sign, write_tiny_store
 from tests.verify.stores import DAY, HOUR, make, thirds
 
 
@@ -84,9 +84,9 @@ def test_a_batch_is_what_features_and_store_say(tiny_store):
     source = stream(tiny_store)
     store = source.store
     batch = source.read(0, np.array([31, 2]))
-    low = store.low[np.array([31, 2])].read().result()
+    low = store.low[np.array([31, 2])]
     inputs, base = source.features.inputs(low, store.low_init_time[[31, 2]], store.low_lead_time[[31, 2]])
-    truth = store.high[np.array([31, 2])].read().result()
+    truth = store.high[np.array([31, 2])]
     assert batch.inputs.tobytes() == inputs.tobytes() and batch.base.tobytes() == base.tobytes()
     np.testing.assert_allclose(batch.base + source.features.scale[:, None, None] * batch.target, truth, atol=1e-4)
     assert (batch.mask == 1).all()
@@ -97,7 +97,7 @@ def test_other_splits_begin_at_their_own_first_sample(tiny_store):
     source = stream(tiny_store, "test", patch=8)
     batch = source.read(0, np.array([0]))
     assert source.count == 10 and batch.base.shape[-2:] == (24, 24)  # patches are for training only
-    truth = source.store.high[50].read().result()
+    truth = source.store.high[50]
     np.testing.assert_allclose(batch.base[0] + source.features.scale[:, None, None] * batch.target[0], truth, atol=1e-4)
 
 
@@ -111,6 +111,7 @@ def test_chosen_variables_come_in_the_order_asked_for(tiny_store):
 def test_missing_targets_are_masked(tmp_path):
     write_tiny_store(tmp_path / "a.zarr")
     zarr.open_group(tmp_path / "a.zarr", mode="r+")["high/field"][3, 1, 5, 6:9] = np.nan
+    sign(tmp_path / "a.zarr")
     batch = stream(tmp_path / "a.zarr").read(0, np.array([3]))
     assert (batch.mask == 0).sum() == 3 and (batch.mask[0, 1, 5, 6:9] == 0).all()
     assert np.isfinite(batch.target).all() and (batch.target[0, 1, 5, 6:9] == 0).all()
@@ -189,7 +190,7 @@ def test_an_error_of_the_reader_surfaces(tmp_path):
     chunk.write_bytes(b"not a chunk")
     source = stream(tmp_path / "a.zarr")
     played = []
-    with pytest.raises(ValueError, match="low/field"):
+    with pytest.raises(UserError, match=f"row {broken} of low/field"):
         for update, batches in source.slots(0, 3, 12, 1, range(12)):
             for batch in batches:
                 played.append((update, batch.samples.item()))

@@ -6,7 +6,8 @@ import numpy as np
 
 from dsr.data.features import Features
 from dsr.data.grid import Grid
-from dsr.data.store import Layout, Store, Variable, Writer
+from dsr.data.store import Layout, Store, Variable
+from dsr.data.writer import Writer
 
 HOUR, DAY = 3600, 86400
 

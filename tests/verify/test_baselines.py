@@ -42,7 +42,7 @@ def test_batches_hold_every_sample_once_in_order_whatever_their_size(tiny_store)
     parts = list(batches(store, ft, store.samples("train"), values=5000))
     assert len(parts) > 3
     truth = np.concatenate([b.truth for b in parts])
-    assert np.array_equal(truth, store.high[store.high_index[store.samples("train")]].read().result())
+    assert np.array_equal(truth, store.high[store.high_index[store.samples("train")]])
 
 
 def test_ridge_recovers_an_exact_linear_map(tmp_path):

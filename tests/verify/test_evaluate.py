@@ -91,10 +91,10 @@ def test_hourly_analyses_make_blocks_of_a_day_or_longer(tmp_path):
 def test_missing_truth_is_masked_for_every_method(tmp_path):
     store = forecasts(tmp_path / "a.zarr")
     random = np.random.default_rng(1)
-    truth = store.high[...].read().result()
+    truth = store.high[...]
     truth[random.random(truth.shape) < 0.2] = np.nan
     truth[-2] = np.nan
-    low = store.low[...].read().result()
+    low = store.low[...]
     split = np.asarray(store.group["low/split"][...])
     holed = make(tmp_path / "b.zarr", truth, low, split, init=store.low_init_time, lead=store.low_lead_time)
     result, _ = evaluate.score(holed, perfect, features(holed), "test")

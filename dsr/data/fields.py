@@ -1,0 +1,129 @@
+"""The chunks of a store's fields: one row each, compressed; written here, and verified whenever they are read."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr.abc.store
+from numcodecs import Blosc, blosc
+from zarr.codecs import BloscCodec, BytesCodec
+
+from dsr.data.manifest import Files, checksum
+from dsr.errors import UserError
+
+CODECS = (BytesCodec(endian="little"), BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"))
+COMPRESSOR = Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE)
+blosc.use_threads = False  # with them the blocks of a chunk lie in the order in which they happened to be ready
+
+
+def chunk_name(array: str, row: int, dimensions: int) -> str:
+    """The file of one row, as Zarr names it."""
+    return f"{array}/c/{row}" + "/0" * (dimensions - 1)
+
+
+class Fields:
+    """(row, ...) float32: `fields[rows]` reads the rows that an index, a slice or an array of indices names.
+
+    Raises UserError where a chunk is not what was written; `valid_time(row)` is told then.
+    """
+
+    def __init__(self, files: Files, name: str, valid_time: Callable[[int], str]):
+        metadata = json.loads(files.read(f"{name}/zarr.json"))
+        self.files, self.name, self.valid_time = files, name, valid_time
+        self.shape = tuple(metadata["shape"])
+        self._rows = np.arange(self.shape[0])
+        grid = {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}}
+        ours = ("float32", grid, [codec.to_dict() for codec in CODECS])
+        if (metadata["data_type"], metadata["chunk_grid"], metadata["codecs"]) != ours:
+            raise UserError(f"{files.path}: {name} is not laid out as dsr writes it: prepare the store again")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen = self._rows[rows]
+        result = np.empty((*chosen.shape, *self.shape[1:]), np.float32)
+        for row, field in zip(chosen.ravel(), result.reshape(-1, *self.shape[1:]), strict=True):
+            self._read(int(row), field)
+        return result
+
+    def _read(self, row: int, out: np.ndarray) -> None:
+        def what() -> str:
+            return f"row {row} of {self.name} (valid {self.valid_time(row)})"
+
+        blosc.decompress(self.files.read(chunk_name(self.name, row, len(self.shape)), what), out)
+
+
+class Chunks:
+    """The same rows to be written, `chunks[row] = field`, in any order; `sums` gets each file's checksum."""
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], sums: dict[str, str]):
+        self.folder, self.name, self.shape, self.sums = folder, name, shape, sums
+
+    def __setitem__(self, row: int, field: Any) -> None:
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(f"row {row} of {self.name}, which has {self.shape[0]}")
+        values = np.broadcast_to(np.asarray(field, np.float32), self.shape[1:])
+        content = COMPRESSOR.encode(np.ascontiguousarray(values))
+        name = chunk_name(self.name, int(row), len(self.shape))
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(".partial")
+        beside.write_bytes(content)
+        beside.replace(path)
+        self.sums[name] = checksum(content)
+
+    def absent(self) -> int | None:
+        """The first row that was not written."""
+        names = (chunk_name(self.name, row, len(self.shape)) for row in range(self.shape[0]))
+        return next((row for row, name in enumerate(names) if name not in self.sums), None)
+
+
+class VerifiedStore(zarr.abc.store.Store):
+    """The same files for Zarr and xarray: read-only, listed by the manifest, each verified when it is read."""
+
+    supports_writes = supports_deletes = supports_partial_writes = False
+    supports_listing = True
+
+    def __init__(self, files: Files):
+        super().__init__(read_only=True)
+        self.files = files
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VerifiedStore) and self.files is other.files
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key not in self.files.sums:
+            return None
+        if byte_range is not None:
+            raise NotImplementedError("a part of a file cannot be verified")
+        return prototype.buffer.from_bytes(self.files.read(key))
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return key in self.files.sums
+
+    async def set(self, key: str, value: Any) -> None:
+        raise NotImplementedError
+
+    async def delete(self, key: str) -> None:
+        raise NotImplementedError
+
+    async def list(self) -> AsyncIterator[str]:
+        for name in self.files.sums:
+            yield name
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        for name in self.files.sums:
+            if name.startswith(prefix):
+                yield name
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        inside = prefix.rstrip("/") + "/" if prefix else ""
+        names = {name[len(inside) :].partition("/")[0] for name in self.files.sums if name.startswith(inside)}
+        for name in sorted(names):
+            yield name
