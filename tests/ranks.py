@@ -23,7 +23,7 @@ from dsr.scaling import deepspeed_config, make_plan
 
 PRELOADED = [
     *("dsr.train", "deepspeed", "torch._inductor", "torch.utils.tensorboard", "matplotlib.backends.backend_agg"),
-    *("tensorstore", "xarray", "zarr", "scores", "aiohttp"),
+    *("dsr.data.fields", "xarray", "zarr", "scores", "aiohttp"),
 ]
 SMALL = Path(__file__).parent / "small.json"
 DEVICE = os.environ.get("DSR_TEST_DEVICE", "cpu")

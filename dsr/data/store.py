@@ -108,11 +108,16 @@ class Store:
             except Changed:
                 if last:
                     raise
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}: cannot be opened as a store ({error})") from error
         about = {"provenance": self.files.provenance, "fingerprint": self.files.fingerprint}
         self.attributes: dict[str, Any] = {**self.group.attrs, **about}
 
     def _array(self, name: str) -> np.ndarray:
-        return np.asarray(self.group[name][...])
+        try:
+            return np.asarray(self.group[name][...])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def has(self, name: str) -> bool:
         """Whether the array `name` (such as "high/region") is there."""
