@@ -1,14 +1,17 @@
 """Where a grid lies: its projection, positions, areas, coarsening, and its place on another grid."""
 
+import json
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dsr.data import projection
+from dsr.data.curvilinear import lines, precision
 from dsr.errors import UserError
 
 EDGE = 1e-3  # of a cell: coordinates in float32, or rounded to three decimals, differ by less
+CHECKED = 100  # rows and columns whose positions are checked
 KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 ROTATED = "rotated_latitude_longitude"
 
@@ -149,20 +152,72 @@ class Grid:
         conventions all come out of this. Values below 0 or beyond the last row lie outside the low points (`covers`).
         """
         if self._alike(low):
-            y, x = self.y, self.x
-        elif self.bare or low.bare:
+            rows, columns = low._along(self.y, self.x)
+            return tuple(np.meshgrid(rows, columns, indexing="ij"))  # type: ignore[return-value]
+        if self.bare or low.bare:
             raise UserError("a bare plane, without latitude and longitude, cannot be placed on a grid of the earth")
-        else:
-            y, x = self.latitude, self.longitude
-            if low.mapping is not None:
-                y, x = projection.coordinates(low.mapping, y, x)
-        if low.angular:
-            west = low.x.min() - 0.5 * abs(low.spacing[1]) - 1e-6
+        return low.index_of(self.latitude, self.longitude)
+
+    def index_of(self, latitude: np.ndarray, longitude: np.ndarray) -> Index:
+        """Fractional rows and columns on it of places, in degrees; two float64 arrays of their shape."""
+        y, x = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
+        if self.mapping is not None:
+            y, x = projection.coordinates(self.mapping, y, x)
+        return self._along(y, x)
+
+    def _along(self, y: np.ndarray, x: np.ndarray) -> Index:
+        """Fractional rows of `y` and columns of `x`, in its own coordinates but for turns of 360 degrees."""
+        if self.angular:
+            west = self.x.min() - 0.5 * abs(self.spacing[1]) - 1e-6
             x = west + (x - west) % 360
-        rows, columns = _position(y, low.y), _position(x, low.x)
-        if rows.ndim == 1:
-            rows, columns = np.meshgrid(rows, columns, indexing="ij")
-        return rows, columns
+        return _position(y, self.y), _position(x, self.x)
+
+    def check_position(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
+        """Hold its positions against the (y, x) latitudes and longitudes, in degrees, that a file gives for them.
+
+        "" where they agree to the precision that the file's values have (float32, rounded decimals), else a note for
+        people. Raises UserError where they differ by more than a tenth of a cell. Missing values say nothing; of a
+        large grid, some hundred rows and columns are looked at.
+        """
+        if np.shape(latitude) != self.shape or np.shape(longitude) != self.shape:
+            raise UserError(f"latitude has shape {np.shape(latitude)}, but the grid {self.shape}")
+        apart, row, column = self._apart(latitude, longitude)
+        told = np.asarray(latitude), np.asarray(longitude)
+        if apart <= EDGE + 2 * precision(*told) * KM_PER_DEGREE / min(self.spacing_km):
+            return ""
+        ours = self.y[row], self.x[column]
+        if self.mapping is not None:
+            ours = projection.degrees(self.mapping, *ours)
+        says = (
+            f"its latitude and longitude lie up to {apart:.2g} cells off its grid ({self._name or 'y and x'}): at row "
+            f"{row}, column {column} they say {_place(*(values[row, column] for values in told))}, the grid says "
+            f"{_place(*ours)}"
+        )
+        if apart <= 0.1:
+            return says
+        raise UserError(f"{says}; give the right `crs` in a recipe{self._fitting(latitude, longitude)}")
+
+    def _apart(self, latitude: np.ndarray, longitude: np.ndarray) -> tuple[float, int, int]:
+        """How many cells, at most, its points lie from these places; and the row and column where."""
+        some = [np.unique(np.linspace(0, size - 1, CHECKED).astype(int)) for size in self.shape]
+        told = [np.asarray(values)[np.ix_(*some)] for values in (latitude, longitude)]
+        rows, columns = self.index_of(*told)
+        off_row, off_column = np.abs(rows - some[0][:, None]), np.abs(columns - some[1])
+        if self.angular:
+            turn = 360 / abs(self.spacing[1])
+            off_column = np.minimum(off_column % turn, -off_column % turn)
+        apart = np.where(np.isfinite(told[0] + told[1]), np.maximum(off_row, off_column), 0.0)
+        i, j = np.unravel_index(apart.argmax(), apart.shape)
+        return float(apart[i, j]), int(some[0][i]), int(some[1][j])
+
+    def _fitting(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
+        """Words on the grid mapping under which its coordinates lie where a file says, if one can be found."""
+        try:
+            mapping = lines(latitude, longitude)[2]
+            fits = Grid(self.y, self.x, mapping)._apart(latitude, longitude)[0] < 0.1
+        except UserError:
+            fits = False
+        return f"; this one fits: {json.dumps(mapping)}" if fits else ""
 
     def covers(self, index: Index) -> np.ndarray:
         """(Y, X) bool: which places on it (`index_on`) lie inside its cells, at most half a cell beyond its points."""
@@ -175,11 +230,8 @@ class Grid:
             y, x = (f"{k} {v.min() / 1000:.6g} .. {v.max() / 1000:.6g} km" for k, v in (("y", self.y), ("x", self.x)))
             return f"{y}, {x}"
         latitude, longitude = self.latitude, self.longitude
-        south, north = (f"{abs(v):.6g}{' S' if v < 0 else ' N'}" for v in (latitude.min(), latitude.max()))
-        west, east = (
-            f"{abs(v):.6g}{' W' if v < 0 else ' E'}"
-            for v in ((value + 180) % 360 - 180 for value in (longitude.min(), longitude.max()))
-        )
+        south, west = _place(latitude.min(), longitude.min()).split(", ")
+        north, east = _place(latitude.max(), longitude.max()).split(", ")
         return f"{south} .. {north}, {west} .. {east}"
 
     def describe(self) -> str:
@@ -191,6 +243,14 @@ class Grid:
             return f"{size} (a bare plane)"
         name = f" ({self._name.replace('_', ' ')})" if self.mapping else ""
         return f"{size}{name}, {self.extent()}"
+
+    @classmethod
+    def from_2d(cls, latitude: np.ndarray, longitude: np.ndarray, mapping: projection.Mapping | None = None) -> "Grid":
+        """The grid whose points have these (y, x) latitudes and longitudes, on `mapping` or what can be recovered.
+
+        Raises UserError where there is none (`curvilinear.lines`).
+        """
+        return cls(*lines(latitude, longitude, mapping))
 
     @classmethod
     def from_dataset(cls, dataset: Any) -> "Grid":
@@ -262,6 +322,12 @@ def block_mean(field: np.ndarray, cells: np.ndarray, factor: int) -> np.ndarray:
     weight = blocks(np.where(good, cells, 0.0))
     total = blocks(np.where(good, field, 0.0) * cells)
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan).astype(np.float32)
+
+
+def _place(latitude: float, longitude: float) -> str:
+    """Such as "50.25 N, 10 W"."""
+    east = (longitude + 180) % 360 - 180
+    return f"{abs(latitude):.6g} {'S' if latitude < 0 else 'N'}, {abs(east):.6g} {'W' if east < 0 else 'E'}"
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
