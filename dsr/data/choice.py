@@ -1,7 +1,7 @@
 """How one variable is taken from an archive, as a recipe says it, and which series it means."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from dsr.data.series import Series
@@ -16,7 +16,8 @@ class Choice:
     units: str = ""  # what to convert to; where the archive does not know its units, what they are
     accumulated: bool | Literal["run", "00 UTC"] | None = None  # what sums are since; None: as the file says
     source_units: str = ""  # the unit that the values truly have, whatever the file says
-    select: dict[str, str | float] = field(default_factory=dict)  # among series of one name: {"isobaricInhPa": 850}
+    select: dict[str, str | float | list[str | float]] = field(default_factory=dict)
+    # ^ among series of one name: {"isobaricInhPa": 850}; of a list of values, the first that is not missing
     hours: float | None = None  # the length of the interval that a value covers
     missing: tuple[float, ...] = ()  # values that stand for a missing one
     valid_range: tuple[float, float] | None = None  # outside of it, a value is missing
@@ -67,8 +68,9 @@ def choose(series: list[Series], key: str, choice: Choice, archive: str, own_nam
         if source in present or source in named:
             raise UserError(f"{archive}: {source}: nothing is {_said(choice)}; there is {_told(series, source)}")
         raise UserError(f"{archive}: no variable {source}; there are: {', '.join(sorted(named))}")
-    kinds = by_name(matching)
-    if len(kinds) > 1:
+    matching.sort(key=lambda one: _order(one, choice))
+    kinds = by_name([_without(one, choice) for one in matching])
+    if len(kinds) > 1 and not _in_turn(matching):
         raise UserError(
             f'{archive}: {source} stands there as {_told(matching, source)}: choose by "select" in a recipe, or one of '
             f"the names {', '.join(sorted(kinds))}"
@@ -76,17 +78,41 @@ def choose(series: list[Series], key: str, choice: Choice, archive: str, own_nam
     return matching
 
 
+def _order(series: Series, choice: Choice) -> list[int]:
+    """Where a series stands in the lists of values that a choice gives."""
+    lists = [(key, value) for key, value in choice.select.items() if isinstance(value, list)]
+    return [next(i for i, one in enumerate(value) if _has(series, key, one)) for key, value in lists]
+
+
+def _without(series: Series, choice: Choice) -> Series:
+    """A series without the labels of which a choice takes several values."""
+    lists = [key for key, value in choice.select.items() if isinstance(value, list)]
+    return replace(series, labels={key: value for key, value in series.labels.items() if key not in lists})
+
+
+def _in_turn(series: list[Series]) -> bool:
+    """Whether series differ in no more than a label, and never hold the same frame: one goes on where another ends."""
+    spans = [span for one in series for span in one.keys]
+    alike = {(one.name, one.level, one.statistic) for one in series}
+    return len(alike) == 1 and len(spans) == len(set(spans))
+
+
 def _selected(series: Series, choice: Choice) -> bool:
     return all(_has(series, key, value) for key, value in choice.select.items())
 
 
-def _has(series: Series, key: str, value: str | float) -> bool:
+def _has(series: Series, key: str, value: str | float | list[str | float]) -> bool:
+    if isinstance(value, list):
+        return any(_has(series, key, one) for one in value)
     if key == "statistic":
         return series.statistic == value
     if series.level and key in (series.level[0], "level"):
         return float(value) == series.level[1]
     held = series.labels.get(key)
-    return held is not None and (str(held) == str(value) or str(held).lstrip("0") == str(value).lstrip("0"))
+    try:
+        return held is not None and float(held) == float(value)  # "0001" is 1
+    except ValueError:
+        return str(held) == str(value)
 
 
 def _told(series: list[Series], source: str) -> str:

@@ -41,13 +41,21 @@ class Quantity:
         told = sorted({one.statistic for one in self.series})
         if len(told) > 1:
             raise UserError(f"{series[0].file}: {name} is a {told[0] or 'value'} here and a {told[1]} in other files")
-        self.statistic = told[0]
+        self.statistic = told[0] or self._said()
         self.variable = self._described()
         self._lines = self._lines_into(self.variable.units)
         self.made = self._made()
+        if any(power for _, _, power in self._lines.values()):
+            self._retell(series[0].file)
         self._note_intervals()
 
     # What it is
+
+    def _said(self) -> str:
+        """The statistic that a recipe's keys imply where no file says one: sums are "accumulated", rates are means."""
+        if self.choice.accumulated is not None:
+            return "sum"
+        return "mean" if self.choice.hours else ""
 
     def _described(self) -> Variable:
         first, choice = self.series[0], self.choice
@@ -129,7 +137,9 @@ class Quantity:
             for span in one.keys:
                 held = table.setdefault(span, [])
                 taken = {number for other in held for number in other.members or ()}
-                if held and (one.members is None or taken & set(one.members)):
+                if held and self._in_turn(held[0], one):
+                    held.append(one)
+                elif held and (one.members is None or taken & set(one.members)):
                     twice.append((span, one))
                 else:
                     held.append(one)
@@ -142,14 +152,16 @@ class Quantity:
             ]
         return table
 
+    def _in_turn(self, first: Series, other: Series) -> bool:
+        """Whether a recipe names both, by values of one label, so that the first that is not missing holds."""
+        lists = [key for key, value in self.choice.select.items() if isinstance(value, list)]
+        return any(first.labels.get(key) != other.labels.get(key) for key in lists)
+
     def _made(self) -> dict[Frame, Made]:
         spans: Iterable[Span] = self.table
         unknown = [span for span in self.table if span.start is None]
         where = f"{self.series[0].file}: {self.name}"
         told = self.choice.accumulated is not None
-        if unknown and self.statistic == "" and (told or self.choice.hours):
-            self.statistic = "sum" if told else "mean"
-            self.variable = replace(self.variable, cell_methods=METHODS[self.statistic])
         try:
             if unknown and self.statistic == "sum":
                 steps = any(one.attributes.get("cell_methods") for one in self.series)
@@ -171,7 +183,9 @@ class Quantity:
             elif told and not unknown and self.statistic == "sum":
                 self._retold()
                 spans = self.table
-            return disjoint(spans, self.statistic, self.choice.hours)
+            forecasts = any(span.frame.lead for span in spans)
+            kept = [s for s in spans if not (forecasts and self.choice.hours and (s.start or 0) < 0)]  # before the run
+            return disjoint(kept, self.statistic, self.choice.hours)
         except UserError as error:
             raise UserError(f"{where} {error}") from None
 
@@ -260,7 +274,9 @@ class Quantity:
         several = self.table[span]
         fields = [self._converted(one, self._masked(one.read(span), counts)) for one in several]
         if self.members is None:
-            result = fields[0] if fields[0].ndim == 2 else fields[0][0]
+            result, *others = [field if field.ndim == 2 else field[0] for field in fields]
+            for other in others:
+                result = np.where(np.isnan(result), other, result)
         else:
             result = np.empty((len(self.members), *several[0].grid.shape), np.float32)
             for one, values in zip(several, fields, strict=True):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dsr.data import projection
 from dsr.data.grid import Grid
 from dsr.data.store import Variable
 from dsr.errors import UserError
@@ -51,8 +52,11 @@ def rotation(variables: list[Variable], grid: Grid, archive: str) -> Rotation:
 
 def axis_angle(grid: Grid) -> np.ndarray:
     """(y, x) float64 radians: the direction of growing x at each point, from east towards north."""
-    latitude, longitude = np.radians(grid.latitude), np.unwrap(np.radians(grid.longitude), axis=1)
-    sign = np.sign(grid.x[1] - grid.x[0])
-    north = np.gradient(latitude, axis=1) * sign
-    east = np.gradient(longitude, axis=1) * np.cos(latitude) * sign
-    return np.arctan2(north, east)
+    if not grid.projected:
+        return np.zeros(grid.shape)
+    assert grid.mapping is not None
+    rows, columns = np.meshgrid(grid.y, grid.x, indexing="ij")
+    step = 1e-3 * abs(grid.spacing[1])
+    (south, west), (north, east) = (projection.degrees(grid.mapping, rows, columns + d) for d in (-step, step))
+    across = ((east - west + 180) % 360 - 180) * np.cos(np.deg2rad((south + north) / 2))
+    return np.arctan2(north - south, across)

@@ -35,7 +35,7 @@ def with_starts(
     fall at any hour. Raises UserError where the data contradict the recipe, or fit none of the rules.
     """
     ordered = sorted(spans, key=lambda span: (span.init, span.end))
-    if hours:
+    if hours and not accumulated:
         return {span: span._replace(start=span.end - round(hours * 3600)) for span in ordered}
     forecasts = any(span.frame.lead for span in ordered)
     rule = accumulated

@@ -3,7 +3,7 @@
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,8 +133,10 @@ def _series(
     standard_name = names.standard_name(
         _text(array.attrs, "standard_name"), str(array.name), _text(array.attrs, "units")
     )
-    if not told and frames.bounds is not None and standard_name.endswith("_amount"):
-        told = "sum"  # what CF takes for granted of an extensive quantity
+    if not told and frames.bounds is not None:
+        # What CF takes for granted of an extensive quantity, and what a rate with an interval of its own can only be.
+        kinds = {"_amount": "sum", "_rate": "mean", "_flux": "mean"}
+        told = next((kind for end, kind in kinds.items() if standard_name.endswith(end)), "")
     frame_dims = tuple(str(d) for d in frames.init.dims if d in array.dims)
     keys = dict(frames.spans(frame_dims, told))
     others = [str(d) for d in array.dims if d not in (*frame_dims, *(dims.get(k) for k in ("y", "x", "member")))]
@@ -146,7 +148,7 @@ def _series(
     for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
         at = tuple(zip(others, combination, strict=True))
         one = array.isel(dict(at))
-        yield Series(
+        whole = Series(
             name=str(array.name),
             file=file,
             attributes={
@@ -165,6 +167,28 @@ def _series(
             notes=tuple(notes),
             timeless=frames.timeless or (not frame_dims and bool(frames.init.dims)),
         )
+        yield from _by_version(whole, array, frame_dims)
+
+
+def _by_version(series: Series, array: Any, frame_dims: tuple[str, ...]) -> list[Series]:
+    """A series for each value of an `expver` that stands along the frames, as where ERA5 ends and ERA5T goes on."""
+    version = array.coords.get("expver")
+    if version is None or len(version.dims) != 1 or version.dims[0] not in frame_dims:
+        return [series]
+    along = frame_dims.index(str(version.dims[0]))
+    told = [str(value) for value in version.values]
+    parts = {value: {s: k for s, k in series.keys.items() if told[k[along]] == value} for value in sorted(set(told))}
+    if len(parts) == 1:
+        return [replace(series, labels=series.labels | {"expver": told[0]})]
+    return [
+        replace(
+            series,
+            keys=keys,
+            labels=series.labels | {"expver": value},
+            notes=(*series.notes, f"is of expver {value} at {len(keys)} of {len(told)} times"),
+        )
+        for value, keys in parts.items()
+    ]
 
 
 def _text(attributes: dict[str, Any], key: str) -> str:

@@ -10,6 +10,7 @@ from dsr.errors import UserError
 EPOCH = "seconds since 1970-01-01"
 STEPS = (86400, 43200, 21600, 10800, 7200, 3600, 1800, 900, 600, 300, 60, 1)  # s: what floating times are snapped to
 CALENDARS = ("standard", "gregorian", "proleptic_gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
+JULIAN = (-2203891200, 4107456000)  # 1 March 1900 and 28 February 2100: between them it has the real leap years
 REAL = ("standard", "gregorian", "proleptic_gregorian")  # these agree since 1582
 
 
@@ -27,6 +28,8 @@ def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
     if values.dtype.kind not in "iuf" or " since " not in units:
         raise UserError("has no units such as 'hours since 2000-01-01'")
     calendar = str(attributes.get("calendar", "standard")).lower()
+    if calendar == "julian":
+        return _as_written(variable, attributes)
     if calendar not in CALENDARS:
         raise UserError(f"has the calendar {calendar!r}, which is none of {', '.join(CALENDARS)}")
     unit, start = units.split(" since ", 1)
@@ -34,6 +37,20 @@ def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
         raise UserError(f"counts in '{units}', whose length differs; write days, hours or seconds instead")
     seconds = conversion(unit.strip(), "s", "a time coordinate")[0]
     return _exact(values, seconds, _start(start, calendar)), "proleptic_gregorian" if calendar in REAL else calendar
+
+
+def _as_written(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """Points in time of the Julian calendar: the dates that they read as, which are the real ones from 1900 to 2100.
+
+    IMERG's files say this calendar and mean the real one: between these years both have the same days.
+    """
+    seconds, calendar = points(variable, {**attributes, "calendar": "standard"})
+    start = _start(str(attributes["units"]).split(" since ", 1)[1], "standard")
+    if min(start, seconds.min(initial=0)) < JULIAN[0] or seconds.max(initial=0) > JULIAN[1]:
+        raise UserError(
+            "has the calendar 'julian', whose dates are the real ones from March 1900 to February 2100 only"
+        )
+    return seconds, calendar
 
 
 def durations(variable: Any, attributes: dict[str, Any]) -> np.ndarray:

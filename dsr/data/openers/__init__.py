@@ -12,7 +12,7 @@ from dsr.data.series import Series
 from dsr.errors import UserError, first_line
 
 # Asked in this order; each has sniff(path, first bytes) -> bool and open_file(file, crs=...) -> [Series].
-OPENERS = ("zarr", "grib", "netcdf")
+OPENERS = ("zarr", "grib", "wrf", "netcdf")
 MANY = 24  # files: from so many on they are opened by several processes
 
 

@@ -1,0 +1,26 @@
+"""A variable of a dataset that is computed from others, only where it is read. Imports xarray: import it late."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+Key = tuple[int | slice, ...]
+
+
+class _Computed(BackendArray):
+    def __init__(self, shape: tuple[int, ...], compute: Callable[[Key], np.ndarray]):
+        self.shape, self.dtype, self.compute = shape, np.dtype(np.float64), compute
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self.compute)
+
+
+def computed(
+    dims: tuple[Any, ...], shape: tuple[int, ...], attributes: dict[Any, Any], compute: Callable[[Key], np.ndarray]
+) -> xr.Variable:
+    """A float64 variable; `compute(key)` gives the part that `key`, an int or a slice along each dimension, names."""
+    return xr.Variable(dims, indexing.LazilyIndexedArray(_Computed(shape, compute)), attributes)
