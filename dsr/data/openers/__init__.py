@@ -12,7 +12,8 @@ from dsr.data.series import Series
 from dsr.errors import UserError, first_line
 
 # Asked in this order; each has sniff(path, first bytes) -> bool and open_file(file, crs=...) -> [Series].
-OPENERS = ("zarr", "grib", "wrf", "netcdf")
+# GRIB comes last: its mark stands in NetCDF files too, in the names of attributes that a converter left.
+OPENERS = ("zarr", "wrf", "netcdf", "grib")
 MANY = 24  # files: from so many on they are opened by several processes
 
 
