@@ -35,10 +35,9 @@ def open_one(file: File, crs: Any = None) -> list[Series]:
             start = stream.read(512)
     for name in OPENERS:
         opener = import_module(f"dsr.data.openers.{name}")
-        if not opener.sniff(file.path, start):
-            continue
         try:
-            return opener.open_file(file, crs)
+            if opener.sniff(file.path, start):
+                return opener.open_file(file, crs)
         except UserError:
             raise
         except (OSError, RuntimeError, ValueError, KeyError) as error:
