@@ -14,6 +14,7 @@ from dsr.data.choice import Choice, by_name, choose
 from dsr.data.files import find
 from dsr.data.grid import Grid
 from dsr.data.interpolate import Interpolation
+from dsr.data.limits import Window
 from dsr.data.openers import open_files
 from dsr.data.quantity import Quantity
 from dsr.data.series import Frame, Series
@@ -93,6 +94,11 @@ class Archive:
             raise OSError(f"{error} (at {when(frame, self.calendar)})") from error
         stacked = np.stack(fields, axis=-3)
         return self.rotation(stacked) if self.rotation else stacked
+
+    def judge(self, window: Window) -> None:
+        """From now on refuse impossible values only in these rows and columns, the others not being used."""
+        for quantity in self.quantities:
+            quantity.window = window
 
     def convert(self, name: str, units: str) -> None:
         """Give the variable `name` in other units from now on. Raises UserError where that cannot be."""

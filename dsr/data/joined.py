@@ -7,6 +7,7 @@ import numpy as np
 
 from dsr.data.archive import Archive
 from dsr.data.interpolate import Interpolation
+from dsr.data.limits import Window
 from dsr.data.series import Frame
 from dsr.data.store import Variable
 from dsr.errors import UserError
@@ -71,6 +72,10 @@ class Joined:
 
     def interval(self, name: str, frame: Frame) -> tuple[int, int] | None:
         return self._of(name).interval(name, frame)
+
+    def judge(self, window: Window) -> None:
+        """From now on refuse impossible values only in these rows and columns of the first archive."""
+        self.archives[0].judge(window)
 
     def convert(self, name: str, units: str) -> None:
         self._of(name).convert(name, units)

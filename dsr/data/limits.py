@@ -57,21 +57,31 @@ def limit(variable: Variable) -> Limit | None:
     return Limit(variable.units, found.lower * scale + offset, found.upper * scale + offset, found.rounding * scale)
 
 
-def within(values: np.ndarray, limit: Limit, rounding: float, clip: bool, where: str) -> tuple[np.ndarray, int]:
+Window = tuple[slice, slice]  # rows and columns
+EVERYWHERE: Window = (slice(None), slice(None))
+
+
+def within(
+    values: np.ndarray, limit: Limit, rounding: float, clip: bool, where: str, window: Window = EVERYWHERE
+) -> tuple[np.ndarray, int]:
     """The values inside the limits, and how many were clipped: those off by rounding, or with `clip` all.
 
-    `rounding` is of the file's packing, in the limit's units. Raises UserError, which begins with `where`.
+    `rounding` is of the file's packing, in the limit's units; only the `window` of the last two axes is judged.
+    Raises UserError, which begins with `where`.
     """
+    judged = values[..., *window]
     with np.errstate(invalid="ignore"):
-        outside = (values < limit.lower) | (values > limit.upper)
+        outside = (judged < limit.lower) | (judged > limit.upper)
         if not outside.any():
             return values, 0
         off = max(rounding, limit.rounding)
-        wrong = (values < limit.lower - off) | (values > limit.upper + off)
+        wrong = (judged < limit.lower - off) | (judged > limit.upper + off)
     if wrong.any() and not clip:
-        worst = values[wrong][np.abs(values[wrong] - np.clip(values[wrong], limit.lower, limit.upper)).argmax()]
+        worst = judged[wrong][np.abs(judged[wrong] - np.clip(judged[wrong], limit.lower, limit.upper)).argmax()]
         raise UserError(
-            f"{where}: {int(wrong.sum()):,} of {values.size:,} values lie outside {limit.lower:g} to {limit.upper:g} "
+            f"{where}: {int(wrong.sum()):,} of {judged.size:,} values lie outside {limit.lower:g} to {limit.upper:g} "
             f'{limit.units}, such as {worst:g}; name them in a recipe ("missing", "clip"), or the true "source_units"'
         )
-    return np.clip(values, limit.lower, limit.upper), int(outside.sum())
+    values = values.copy()
+    values[..., *window] = np.clip(judged, limit.lower, limit.upper)
+    return values, int(outside.sum())

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from dsr.data.archive import Archive, open_archive, static_fields, when
-from dsr.data.grid import Grid, block_mean
+from dsr.data.grid import Grid, Index, block_mean
 from dsr.data.joined import Joined
+from dsr.data.limits import Window
 from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.remote import cleaned
@@ -137,6 +138,8 @@ def _plan(recipe: Recipe) -> _Plan:
         was, now = (f"{y} x {x}" for y, x in (high.grid.shape, high_grid.shape))
         problems.append(f"high grid cropped from {was} to {now} points: only those lie on the low grid")
     index = high_grid.index_on(low_grid)
+    if low is not None:
+        low.judge(_window(high_grid.index_on(low.grid), low.grid))
     factor = recipe.factor or max(1, round(1 / np.median(np.abs(np.diff(index[0], axis=0)))))
 
     # Pairs
@@ -257,6 +260,12 @@ def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice
     if not inside[cut].all():
         raise UserError(f"the grids overlap only in part, and not in a box of the high grid: {where}")
     return cut
+
+
+def _window(index: Index, low: Grid) -> Window:
+    """The rows and columns of the low grid from which the high points are interpolated; all where it is periodic."""
+    rows, columns = (slice(max(0, int(i.min()) - 2), int(i.max()) + 4) for i in index)
+    return (rows, slice(None)) if low.periodic else (rows, columns)
 
 
 def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:

@@ -11,7 +11,7 @@ from dsr.data.accumulation import Made, disjoint
 from dsr.data.accumulation.rules import PACKED, with_starts
 from dsr.data.choice import Choice
 from dsr.data.decoding.statistic import METHODS
-from dsr.data.limits import limit, within
+from dsr.data.limits import EVERYWHERE, limit, within
 from dsr.data.series import Frame, Series, Span
 from dsr.data.store import Variable, with_bounds
 from dsr.data.units import conversion, tidy
@@ -25,6 +25,7 @@ HELD = 3  # raw fields kept, since a total serves two amounts
 class Quantity:
     """A variable that several series hold together.
 
+    Values outside of `window`, which the archive sets too, may be impossible: they are not used.
     `made` says how the value of each frame is made, `dropped` and `notes` what was left out or is doubtful, and
     `members`, which the archive sets, are those that every field must have. Raises UserError where units do not fit
     each other, or a sum's interval cannot be known.
@@ -34,6 +35,7 @@ class Quantity:
         self.name, self.choice = name, choice
         self.dropped: dict[str, list[Frame]] = defaultdict(list)
         self.members: list[int | str] | None = None
+        self.window = EVERYWHERE
         self.series = [_static(one) for one in series] if static else series
         self.notes = [f"{name} {note}" for one in series for note in one.notes]
         self.table = self._by_span()
@@ -252,7 +254,7 @@ class Quantity:
             rounding = max(
                 rounding, PACKED * float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0))
             )
-        values, clipped = within(values, bounds, rounding, self.choice.clip, where)
+        values, clipped = within(values, bounds, rounding, self.choice.clip, where, self.window)
         if clipped:
             counts[
                 self.name,

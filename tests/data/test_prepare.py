@@ -282,7 +282,11 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         "except OSError as error: print(error); sys.exit(1)\n"
     )
     root = str(Path(__file__).resolve().parents[2])
-    environment = {"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}  # the limit cuts it short
+    environment = {
+        "PYTHONPATH": root,
+        "PATH": "/usr/bin:/bin",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # the limit cuts it short
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "File too large" in done.stdout, done.stderr
     assert list((tmp_path / "out").iterdir()) == []
