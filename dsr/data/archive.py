@@ -54,6 +54,8 @@ class Archive:
             for reason, frames in quantity.dropped.items():
                 self.dropped[reason] += frames
         self.rotation: Rotation | None = rotation(self.variables, self.grid, name) if rotate_winds else None
+        if self.rotation:
+            self.notes = [note for note in self.notes if "rotate_winds" not in note]
         self.frames = self._whole_frames()
         if not self.frames:
             reasons = "; ".join(f"{reason} ({len(frames)})" for reason, frames in self.dropped.items())
