@@ -21,7 +21,7 @@ def daily(
     hours = [day + np.timedelta64(h, "h") for h in cell]
     data = np.full((days, 8, 8), values, np.float32) + np.arange(days, dtype=np.float32)[:, None, None]
     dataset = xr.Dataset(
-        {name: (("time", "lat", "lon"), data, {"units": units, "cell_methods": methods, **more})},
+        {name: (("time", "lat", "lon"), data, {"units": units, "cell_methods": methods})},
         {
             "time": ("time", day + np.timedelta64(stamp, "h"), {"bounds": "time_bnds"}),
             "time_bnds": (("time", "bnds"), np.stack(hours, 1)),
@@ -62,7 +62,7 @@ def test_a_rate_at_an_instant_is_no_amount(tmp_path):
 def test_days_that_begin_at_different_hours_are_no_pair(tmp_path):
     low = open_archive([daily(tmp_path / "low.nc", "pr", step=1.0)])
     high = open_archive([daily(tmp_path / "high.nc", "pr", cell=(-18, 6))])
-    with pytest.raises(UserError, match="can be paired with the high one.*covers intervals that begin 18 h apart"):
+    with pytest.raises(UserError, match=r"can be paired with the high one.*covers intervals that begin 18 h apart"):
         pair(low, high, None)
 
 
