@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ import psutil
 
 from dsr import watch
 from dsr.errors import UserError
-from dsr.files import clean, remove, whole_file, whole_folder, write_json
+from dsr.files import clean, remove, take_lock, whole_file, whole_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +151,7 @@ class Run:
         A rank of a launch that was killed may take a moment to notice it. Raises TimeoutError if it stays.
         """
         descriptor = os.open(self.folder / ".writer", os.O_WRONLY | os.O_CREAT, 0o644)
-        if not _lock(descriptor, patience):
+        if not take_lock(descriptor, patience):
             os.close(descriptor)
             raise TimeoutError(f"a rank of an earlier launch still writes in {self.folder}")
         return descriptor
@@ -262,7 +261,7 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
-        if not _lock(lock.fileno(), GLANCE):
+        if not take_lock(lock.fileno(), GLANCE):
             raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere")
         lock.seek(0)
         _end(lock.read())
@@ -277,20 +276,6 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
         if not resume:
             _clear(folder)
         yield run
-
-
-def _lock(descriptor: int, patience: float) -> bool:
-    """Lock an open file for this process alone; False if others hold it for so many seconds."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
 
 
 def check_links(folder: Path) -> None:
