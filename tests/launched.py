@@ -16,17 +16,23 @@ from dsr import watch
 from dsr.run import Run
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 600  # seconds that a test waits for an event, on the busiest machine; longer is a hang
 
 
 class Launched:
     """`dsr launch CONFIG --run-dir FOLDER ...` in a session of its own; use as a context manager: nothing outlives it.
 
     `code` takes the place of `-m dsr` for a launch that a test has changed, `before` runs in the child before it
-    starts, and `path` is where Python looks first.
+    starts, and `path` is where Python looks first (see `instead_of_training`).
     """
 
     def __init__(
-        self, folder: Path, *arguments: Any, code: str = "", before: Callable[[], None] = lambda: None, path: str = ""
+        self,
+        folder: Path,
+        *arguments: Any,
+        code: str = "",
+        before: Callable[[], None] = lambda: None,
+        path: Path | str = "",
     ):
         self.run = Run(folder)
         self.begun = time.time()
@@ -76,19 +82,35 @@ class Launched:
             return self.process.pid
         return self.members()["ranks" if what == "rank" else what][-1]
 
-    def wait_for_updates(self, more: int, seconds: float = 120) -> None:
+    def wait_for_updates(self, more: int) -> None:
         """Wait until it has logged some updates, and so saved a checkpoint where that is done in each."""
-        deadline = time.monotonic() + seconds
-        while sum(line["time"] > self.begun for line in self.run.logged() if "time" in line) < more:
-            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
-            time.sleep(0.02)
 
-    def end(self, seconds: float = 60) -> int:
+        def logged() -> bool:
+            assert self.process.poll() is None, self.said()
+            return sum(line["time"] > self.begun for line in self.run.logged() if "time" in line) >= more
+
+        wait_until(logged)
+
+    def end(self) -> int:
         """Wait for the end: the exit code. No process of it may be left then."""
-        code = self.process.wait(seconds)
+        code = self.process.wait(PATIENCE)
         assert watch.processes(self.mark) == [], self.said()
         return code
 
     def said(self) -> str:
         self.errors.seek(0)
         return self.errors.read()
+
+
+def instead_of_training(folder: Path, name: str, code: str) -> dict[str, Any]:
+    """Options of a launch whose ranks run this code, as the module `name` in `folder`."""
+    (folder / f"{name}.py").write_text(code)
+    return {"code": f"from dsr import cli, launch; launch.TRAIN = {name!r}; cli.main()", "path": folder}
+
+
+def wait_until(true: Callable[[], Any]) -> None:
+    """Wait for an event."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)

@@ -20,6 +20,7 @@ from dsr.data.stream import training_samples
 from dsr.files import write_json
 from dsr.run import Run
 from dsr.scaling import deepspeed_config, make_plan
+from tests.launched import PATIENCE
 
 PRELOADED = [
     *("dsr.train", "deepspeed", "torch._inductor", "torch.utils.tensorboard", "matplotlib.backends.backend_agg"),
@@ -36,7 +37,7 @@ def skip_without_gpus(ranks: int) -> None:
         pytest.skip(f"{ranks} ranks need as many GPUs")
 
 
-def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, timeout: float = 120) -> list[int]:
+def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path) -> list[int]:
     """Call `task(*arguments)` in every rank of a group; their exit codes, what they print going to `log`."""
     skip_without_gpus(ranks)
     with socket.socket() as free:
@@ -47,7 +48,7 @@ def run_ranks(ranks: int, task: Callable[..., Any], *arguments: Any, log: Path, 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout)
+        process.join(PATIENCE)
     for process in processes:
         process.kill()
         process.join()

@@ -34,7 +34,7 @@ def test_8_ranks_killed_3_stopped_1_killed_and_32_rehearsed_on_2(tiny_store, tmp
         return Launched(folder, *given)
 
     with launched(tmp_path / "left alone", 2, 2) as one:
-        assert one.end(200) == 0, one.said()
+        assert one.end() == 0, one.said()
     reference = Run(tmp_path / "left alone")
 
     run = Run(tmp_path / "run")
@@ -42,10 +42,10 @@ def test_8_ranks_killed_3_stopped_1_killed_and_32_rehearsed_on_2(tiny_store, tmp
         with launched(run.folder, gpus, gpus, *(["--resume"] if gpus < 8 else [])) as one:
             one.wait_for_updates(random.randint(3, 12))
             os.kill(one.pid("rank" if number == signal.SIGKILL else "dsr launch"), number)
-            assert one.end(200) == code, one.said()
+            assert one.end() == code, one.said()
         print(f"{gpus} GPUs, {number.name}: {run.list_checkpoints()[-1].name}")
     with launched(run.folder, 32, 2, "--resume") as one:
-        assert one.end(200) == 0, one.said()
+        assert one.end() == 0, one.said()
 
     assert run.status()["weights_sha256"] == reference.status()["weights_sha256"]
     told = [

@@ -35,7 +35,7 @@ def test_the_wheel_ships_the_package_and_its_experiments(tmp_path):
     subprocess.run(line, check=True)
     (wheel,) = tmp_path.glob("dsr-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"dsr/cli.py", "dsr/train.py", "dsr/ds_configs/default.json"} <= set(names)
+    assert {"dsr/cli.py", "dsr/train.py", "dsr/ds_configs/default.json", "_dsr_proj.py", "dsr_proj.pth"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "launch/", "ds_configs/"))]
 
 
@@ -64,6 +64,42 @@ def test_an_existing_torch_in_range_is_kept_and_a_second_time_is_quick(tmp_path,
     assert len((tmp_path / "pip").read_text().splitlines()) == 1
     torch = re.findall("^torch==(.*)$", (tmp_path / "pins").read_text(), re.MULTILINE)
     assert torch == [there if kept else pins()["torch"]]
+
+
+SUITS = """#!/bin/sh
+case "$*" in
+"-m venv"*) mkdir -p "$3/bin" && cp {folder}/stub "$3/bin/python" && basename "$0" > {folder}/made ;;
+*) exec {python} "$@" ;;
+esac
+"""
+OTHER = '#!/bin/sh\n[ "$1" = --version ] && echo Python {version}\n'
+
+
+@pytest.mark.parametrize(
+    ("pythons", "made"),
+    [
+        ({"python3": "3.11", "python3.13": "3.13"}, "python3"),
+        ({"python3": "3.14.1", "python3.12": "3.12.1"}, "python3.12"),
+        ({"python3": "3.14.1"}, "Python 3.14.1; dsr needs Python 3.11, 3.12 or 3.13"),
+        ({"python3": "3.10.2"}, "Python 3.10.2; dsr needs Python 3.11, 3.12 or 3.13"),
+    ],
+)
+def test_the_user_s_python3_is_taken_or_another_that_suits_or_it_says_which_would(tmp_path, pythons, made):
+    stub = tmp_path / "stub"
+    stub.write_text(STUB.format(folder=tmp_path, python=sys.executable))
+    stub.chmod(0o755)
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        version = pythons.get(name, "none")
+        suits = version.startswith(("3.11", "3.12", "3.13"))
+        text = SUITS.format(folder=tmp_path, python=sys.executable) if suits else OTHER.format(version=version)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    variables = {**os.environ, "VIRTUAL_ENV": str(tmp_path / "new"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / "launch/install"], env=variables, capture_output=True, text=True)
+    if "needs" in made:
+        assert done.returncode == 1 and made in done.stderr and not (tmp_path / "new").exists()
+    else:
+        assert (done.returncode, (tmp_path / "made").read_text().strip()) == (0, made), done.stderr
 
 
 @pytest.mark.parametrize("script", ["launch/install", "launch/demo", "launch/test", "launch/slurm.sh", ".ci/run"])

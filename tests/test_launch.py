@@ -226,18 +226,18 @@ def test_every_other_end_is_told_truthfully(stand_in, code, ended, state, reason
 
 def test_ranks_notice_that_dsr_launch_was_killed(tmp_path):
     """The rank's own eye, without DeepSpeed: its `dsr launch` dies, its parent lives on."""
-    with subprocess.Popen(["sleep", "60"]) as other:
+    with subprocess.Popen(["sleep", "3600"]) as other:
         mark = watch.mark(other.pid)
         code = (
             "from dsr import watch; import pathlib, time; watch.SECONDS = 0.05\n"
-            "watch.start(pathlib.Path('no/where')); print(flush=True); time.sleep(60)"
+            "watch.start(pathlib.Path('no/where')); print(flush=True); time.sleep(3600)"
         )
         line, variables = [sys.executable, "-c", code], {**os.environ, watch.MARK: mark, "RANK": "3"}
         rank = subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
         rank.stdout.readline()
         assert rank.poll() is None
         other.kill()
-    _, errors = rank.communicate(timeout=10)
+    _, errors = rank.communicate()
     assert rank.returncode == 1 and b"rank 3: dsr launch is gone" in errors
 
 
@@ -248,20 +248,20 @@ def test_ranks_that_never_come_up_are_ended(stand_in, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "place"),
+    ("code", "limit", "place"),
     [
-        ("time.sleep(60)", "(<module>)"),  # before the first update, which has more time
-        ("watch.beat(); ctypes.PyDLL(None).sleep(60)", "(<module>)"),
-        ("[(watch.beat(), time.sleep(0.02)) for _ in range(100)]", ""),
+        ("time.sleep(3600)", 1, "(<module>)"),  # before the first update, which has more time
+        ("watch.beat(); ctypes.PyDLL(None).sleep(3600)", 1, "(<module>)"),
+        ("[(watch.beat(), time.sleep(0.02)) for _ in range(250)]", 4, ""),
     ],
     ids=["starts", "hangs with the interpreter's lock", "gets on"],
 )
-def test_a_watchdog(tmp_path, code, place):
-    begin = "from dsr import watch; import ctypes, pathlib, time; watch.STARTUP = 1.0\n"
+def test_a_watchdog(tmp_path, code, limit, place):
+    begin = "from dsr import watch; import ctypes, pathlib, time; watch.STARTUP = 3.0\n"
     begin += "watch.start(pathlib.Path('run/last_words')); watch._set -= 9\n"
     (tmp_path / "run").mkdir()
-    variables = {**os.environ, watch.LIMIT: "0.5", "RANK": "1", "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", begin + code], env=variables, cwd=tmp_path, timeout=30)
+    variables = {**os.environ, watch.LIMIT: str(limit), "RANK": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", begin + code], env=variables, cwd=tmp_path)
     assert ended.returncode == (-signal.SIGALRM if place else 0)
     reason, stacks = watch.read(tmp_path / "run" / "last_words", 2)
     assert place in reason and ("rank 1, all threads" in stacks) == bool(place)

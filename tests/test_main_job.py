@@ -1,9 +1,6 @@
 """The main job from end to end, by the commands that a user types, on a small built-in archive."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import xarray as xr
 from dsr.data.output import export_forecast
 from dsr.data.simulate import Settings, simulate
 from dsr.data.store import Store
+from tests.launched import Launched, instead_of_training, wait_until
 from tests.test_cli import dsr
 
 CONFIG = {
@@ -25,6 +23,21 @@ CONFIG = {
         "model": {"width": 8, "blocks": 1, "place": True},
     },
 }
+
+# In the place of dsr.train: once a checkpoint is there its ranks wait to be asked to stop, lest the run end before.
+WAITING = """
+import time
+from dsr import train, watch
+asked, folder = watch.stop_requested, train.Path(train.sys.argv[2])
+
+def wait():
+    while list(folder.glob("checkpoints/update-*")) and not asked():
+        time.sleep(0.02)
+    return asked()
+
+watch.stop_requested = wait
+train.main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +113,11 @@ def test_a_stopped_run_resumes_on_other_gpus_to_the_same_bits(run: Path, store: 
     folder, config = tmp_path / "run", run.parent / "config.json"
     often = ["--set", "dsr.checkpoint.every=1"]
     given = [str(config), "--data", str(store), "--run-dir", str(folder), *often]
-    command = [sys.executable, "-m", "dsr", "launch", "--gpus", "2", *given]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(folder.glob("checkpoints/update-*")):
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(60) == 75, process.communicate()[1]
+    waiting = instead_of_training(tmp_path, "waiting", WAITING)
+    with Launched(folder, config, "--data", store, *often, "--gpus", 2, **waiting) as one:
+        wait_until(lambda: list(folder.glob("checkpoints/update-*")) or one.process.poll() is not None)
+        one.process.terminate()
+        assert one.end() == 75, one.said()
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
 
     other = dsr("launch", "--resume", "--gpus", "1", *given, "--set", "dsr.seed=2")

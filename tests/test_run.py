@@ -93,7 +93,7 @@ def test_running_without_its_launcher_reads_as_failed(tmp_path):
     code = (
         "import sys, time, pathlib; from dsr import run\n"
         "with run.hold(pathlib.Path(sys.argv[1])) as held:\n"
-        "    held.set_status('running'); print(flush=True); time.sleep(60)"
+        "    held.set_status('running'); print(flush=True); time.sleep(3600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
     process.stdout.readline()
@@ -110,9 +110,9 @@ def test_running_without_its_launcher_reads_as_failed(tmp_path):
 def test_what_is_left_of_a_dead_launch_is_ended_before_another_writes_and_nothing_else(tmp_path):
     """A rank may be frozen, and cannot notice that its launch is dead; a folder may be the copy of a live run's."""
     for dead in (True, False):
-        launcher = subprocess.Popen(["sleep", "60"])
+        launcher = subprocess.Popen(["sleep", "3600"])
         mark = watch.mark(launcher.pid)
-        rank = subprocess.Popen(["sleep", "60"], env={**os.environ, watch.MARK: mark})
+        rank = subprocess.Popen(["sleep", "3600"], env={**os.environ, watch.MARK: mark})
         os.kill(rank.pid, signal.SIGSTOP)
         if dead:
             launcher.kill()

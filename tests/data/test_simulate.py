@@ -240,7 +240,7 @@ def test_the_built_in_store_is_made_once_by_many_processes(tmp_path: Path) -> No
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert sum(b"simulating" in error for _, error in outputs) == 1

@@ -17,6 +17,7 @@ from dsr.errors import UserError
 from dsr.run import Run
 from dsr.study.conduct import ablate
 from dsr.study.outcome import test_error as error_of
+from tests.launched import wait_until
 from tests.study.test_ablation import linear, study
 
 SEQUENTIAL = "tiny-sequential-rate0.004-seed1"
@@ -48,6 +49,12 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def running(folder: Path) -> set[str]:
+    """The cells whose ranks have logged an update, and have not ended."""
+    cells = [path.parent for path in (folder / "cells").glob("*/metrics.jsonl")]
+    return {cell.name for cell in cells if Run(cell).status()["state"] == "running"}
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory, tiny_store):
     return write(tmp_path_factory.mktemp("study"), tiny_store)
@@ -64,7 +71,7 @@ def killed(file):
         time.sleep(0.05)
         records = {path.stem: json.loads(path.read_text()) for path in folder.glob("results/*.json")}
         done = {name for name, record in records.items() if record["state"] in ("finished", "diverged")}
-    time.sleep(1.5)  # into the next run
+    wait_until(lambda: process.poll() is not None or running(folder) - done)  # into the next run
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
@@ -98,10 +105,7 @@ def test_it_says_what_it_will_do_before_it_begins(killed):
 
 
 def test_no_run_outlives_a_killed_study(killed):
-    deadline = time.monotonic() + 45
-    while processes_of(killed[0]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes_of(killed[0])
+    wait_until(lambda: not processes_of(killed[0]))
 
 
 def test_no_finished_run_is_played_again(killed, finished):
