@@ -11,7 +11,8 @@ import numpy as np
 from dsr import __version__, models
 from dsr.config import Model
 from dsr.data import output as outputs
-from dsr.data.archive import open_archive, static_fields, when
+from dsr.data.archive import open_archive, static_fields
+from dsr.data.calendar import when
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.grid import EDGE, Grid, block_mean
@@ -24,6 +25,8 @@ from dsr.run import read_model
 
 if TYPE_CHECKING:
     import torch
+
+    from dsr.data.store import Variable
 
 POINTS = 2**20  # high-resolution points that go through the network at once, so that memory is bounded
 
@@ -103,6 +106,7 @@ def predict(
     network = load(run / "model")
     domain, features = network.domain, replace(network.features, fill=fill or network.features.fill)
     archive = _open(inputs, network)
+    features = replace(features, calendar=archive.calendar)
     high = open_archive([str(grid)], static=True).grid if grid else domain.high
     factor = _coarsening(domain, archive.grid, high)
     low_grid = archive.grid.coarsened(factor) if factor > 1 else archive.grid
@@ -110,8 +114,8 @@ def predict(
     rows, columns = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
     if grid:
         features = _elsewhere(network, features, high, low_grid, static)
-    network = replace(network, features=features)
-
+    trained_on, network = network.features, replace(network, features=features)
+    reach = _Reach.of(features)
     members = None if features.ensemble or archive.members is None else _numbers(archive.members)
     order = _order(archive)
     init_time, lead_time = archive.init_time[order], archive.lead_time[order]
@@ -136,6 +140,7 @@ def predict(
             if features.ensemble and archive.members is None:
                 low = low[None]  # one forecast is its own control, and its own mean
             low = low[..., rows, columns] if members else low[None, ..., rows, columns]
+            reach.add(low)
             try:
                 fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
             except UserError as error:
@@ -143,7 +148,56 @@ def predict(
             for variable, field in zip(features.high, fields.swapaxes(0, 1), strict=True):
                 arrays[variable.name][..., i, :, :] = field if members else field[0]
             progress.advance(task)
-    return _told(output, network, archive, high, factor)
+    cautions = [*_other_calendar(trained_on, features), *reach.cautions()]
+    return "\n".join([_told(output, network, archive, high, factor), *cautions])
+
+
+@dataclass
+class _Reach:
+    """How far the low fields that a network gets reach beyond those of its training, for each variable."""
+
+    variables: list[Variable]
+    trained: dict[str, np.ndarray]  # minimum, maximum, std: (variable) float64
+    lowest: np.ndarray
+    highest: np.ndarray
+    beyond: np.ndarray  # (variable) int64: the values more than one standard deviation beyond minimum or maximum
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, features: Features) -> _Reach:
+        keys, n = ("minimum", "maximum", "std"), len(features.low)
+        trained = {key: np.array([features.statistics["low"][v.name][key] for v in features.low]) for key in keys}
+        return cls(features.low, trained, np.full(n, np.inf), np.full(n, -np.inf), np.zeros(n, int), np.zeros(n, int))
+
+    def add(self, low: np.ndarray) -> None:
+        """Count fields, (n, [member,] variable, y, x) in physical units; what is missing is left out."""
+        values = np.moveaxis(low, -3, 0).reshape(len(self.variables), -1)
+        least, most = (self.trained[key][:, None] for key in ("minimum", "maximum"))
+        std = self.trained["std"][:, None]
+        self.lowest = np.fmin(self.lowest, np.fmin.reduce(values, axis=1))
+        self.highest = np.fmax(self.highest, np.fmax.reduce(values, axis=1))
+        self.beyond += ((values < least - std) | (values > most + std)).sum(1)
+        self.count += np.isfinite(values).sum(1)
+
+    def cautions(self) -> list[str]:
+        """A line for each variable that reaches far beyond."""
+        return [
+            f"caution: {variable.name} is {self.lowest[i]:.4g} to {self.highest[i]:.4g} {variable.units} in the input, "
+            f"{self.trained['minimum'][i]:.4g} to {self.trained['maximum'][i]:.4g} in training; "
+            f"{100 * self.beyond[i] / self.count[i]:.2g} % of its values lie beyond that by more than a standard "
+            f"deviation ({self.trained['std'][i]:.3g})"
+            for i, variable in enumerate(self.variables)
+            if self.beyond[i]
+        ]
+
+
+def _other_calendar(trained_on: Features, features: Features) -> list[str]:
+    if not features.seasonal or features.calendar == trained_on.calendar:
+        return []
+    return [
+        f"caution: the input's calendar is {features.calendar}, that of training was {trained_on.calendar}; the season "
+        "is told from how far a date is in its own year"
+    ]
 
 
 def _open(inputs: list[str], network: Network) -> AnyArchive:

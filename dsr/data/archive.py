@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data import names
-from dsr.data.calendar import label
+from dsr.data.calendar import when
 from dsr.data.choice import Choice, by_name, choose
 from dsr.data.files import find
 from dsr.data.grid import Grid
@@ -236,9 +236,3 @@ def static_fields(archive: Archive, grid: Grid) -> dict[str, np.ndarray]:
         raise UserError(f"{archive.name}: covers {archive.grid.extent()}, not all of {grid.extent()}")
     onto = Interpolation(index, archive.grid.shape, "bilinear")
     return dict(zip((v.name for v in archive.variables), onto(archive.read(0)), strict=True))
-
-
-def when(frame: Frame | tuple[int, int], calendar: str = "proleptic_gregorian") -> str:
-    """Such as "2018-05-01T00:00 +6 h", for people."""
-    init, lead = frame
-    return label(init, calendar) + (f" +{lead / 3600:g} h" if lead else "")

@@ -13,7 +13,6 @@ YEAR = {  # CF's calendars, and the days of a year in each, in the mean
     "noleap": 365.0,
     "all_leap": 366.0,
     "360_day": 360.0,
-    "julian": 365.25,
 }
 ALIASES = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 REFORM = -12219292800  # 1582-10-15, from which day on the standard calendar is the proleptic Gregorian one
@@ -21,10 +20,10 @@ DATE = re.compile(r"((?!0000)\d{4})-(\d\d)-(\d\d)(?:[T ]([01]\d|2[0-3]):([0-5]\d
 
 
 def canonical(calendar: str) -> str:
-    """CF's name of a calendar. Raises UserError for one that is not known."""
+    """CF's name of a calendar, in lower case. Raises UserError for one that is not known."""
     name = ALIASES.get(calendar.lower(), calendar.lower())
     if name not in YEAR:
-        raise UserError(f'calendar "{calendar}" is not known; known are {", ".join([*YEAR, *ALIASES])}')
+        raise UserError(f'the calendar "{calendar}" is not known; known are {", ".join([*YEAR, *ALIASES])}')
     return name
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data.calendar import year_angle
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import Variable
 from dsr.errors import UserError
@@ -42,6 +43,7 @@ class Features:
     static_fields: np.ndarray  # (static, Y, X) float32, physical units
     latitude: np.ndarray | None  # (Y, X) float64 degrees, for the solar zenith angle
     longitude: np.ndarray | None
+    calendar: str  # of the times that `inputs` gets
 
     @classmethod
     def of(cls, store: Store, data: Data) -> Features:
@@ -78,6 +80,7 @@ class Features:
             static_fields=store.static[rows],
             latitude=grid.latitude if sun else None,
             longitude=grid.longitude if sun else None,
+            calendar=store.calendar,
         )
 
     @property
@@ -88,6 +91,11 @@ class Features:
     @property
     def spread(self) -> bool:
         return self.ensemble and self.members == "mean_spread"
+
+    @property
+    def seasonal(self) -> bool:
+        """Whether a channel depends on the date."""
+        return bool({"day_of_year", "solar_zenith"} & set(self.extras))
 
     @property
     def channels(self) -> list[str]:
@@ -196,18 +204,18 @@ class Features:
     ) -> np.ndarray:
         if name == "solar_zenith":
             assert self.latitude is not None and self.longitude is not None
-            cosine = cos_zenith(init + lead, self.latitude[rows, columns], self.longitude[rows, columns])
+            cosine = cos_zenith(init + lead, self.latitude[rows, columns], self.longitude[rows, columns], self.calendar)
             return cosine[:, None]
         if name == "lead_time":
             values = (lead / 86400.0)[:, None]
         else:
-            angle = 2 * np.pi * ((init + lead) / 86400.0 % 365.2425) / 365.2425
+            angle = year_angle(init + lead, self.calendar)
             values = np.stack([np.sin(angle), np.cos(angle)], 1)
         return np.broadcast_to(values[:, :, None, None], (shape[0], values.shape[1], *shape[1:])).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """All but the arrays, for model.json."""
-        keys = ("extras", "members", "ensemble", "fill", "statistics", "low_shape")
+        keys = ("extras", "members", "ensemble", "fill", "statistics", "low_shape", "calendar")
         groups = {key: [asdict(v) for v in getattr(self, key)] for key in ("low", "high", "static")}
         return {**groups, **{key: getattr(self, key) for key in keys}}
 
@@ -222,7 +230,9 @@ class Features:
     def restore(cls, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Features:
         """The features that `to_json` and `arrays` described."""
         groups: dict[str, Any] = {key: [Variable(**v) for v in values[key]] for key in ("low", "high", "static")}
-        rest: dict[str, Any] = {key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics")}
+        rest: dict[str, Any] = {
+            key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics", "calendar")
+        }
         return cls(
             **groups,
             **rest,
@@ -234,13 +244,16 @@ class Features:
         )
 
 
-def cos_zenith(time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+def cos_zenith(
+    time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray, calendar: str = "proleptic_gregorian"
+) -> np.ndarray:
     """The cosine of the solar zenith angle, negative at night: (n) int64 seconds UTC -> (n, Y, X) float32.
 
-    Declination and equation of time after Spencer (1971), good to about half a degree.
+    Declination and equation of time after Spencer (1971), good to about half a degree; of other calendars by how far
+    the time is in its own year.
     """
     day = (time / 86400.0)[:, None, None]
-    gamma = 2 * np.pi * (day % 365.2425) / 365.2425
+    gamma = year_angle(time, calendar)[:, None, None]
     declination = (
         0.006918 - 0.399912 * np.cos(gamma) + 0.070257 * np.sin(gamma) - 0.006758 * np.cos(2 * gamma)
         + 0.000907 * np.sin(2 * gamma) - 0.002697 * np.cos(3 * gamma) + 0.00148 * np.sin(3 * gamma)

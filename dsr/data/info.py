@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dsr.data.calendar import label
 from dsr.data.store import SPLITS, Store, Variable
 
 
@@ -45,9 +46,10 @@ def _times(store: Store) -> list[str]:
     hours = ", ".join(f"{h:g}" for h in leads) if len(leads) <= 12 else f"{len(leads)}, {leads[0]:g} to {leads[-1]:g}"
     runs = np.unique(store.low_init_time)
     several = len(store.high_index) - len(np.unique(store.high_index))
+    calendar = "" if store.calendar in ("standard", "proleptic_gregorian") else f" in the {store.calendar} calendar"
     return [
-        f"{len(store.time)} truths, {_span(store.time)}",
-        f"{len(store.high_index)} samples, {len(runs)} initial times, {_span(runs)}",
+        f"{len(store.time)} truths, {_span(store, store.time)}{calendar}",
+        f"{len(store.high_index)} samples, {len(runs)} initial times, {_span(store, runs)}",
         f"leads {hours} h" + (f"; {store.members} members" if store.members else ""),
         f"paired by {store.attributes['pairing']}" + (f"; {several} samples share their truth" if several else ""),
     ]
@@ -62,7 +64,7 @@ def _splits(store: Store) -> list[str]:
             box = f" in rows {rows.min()}..{rows.max()}, columns {columns.min()}..{columns.max()}" if len(rows) else ""
             lines.append(f"{name:10} {len(rows)} high points{box}, all {len(chosen)} samples")
         else:
-            lines.append(f"{name:10} {len(chosen)} samples, {_span(store.low_init_time[chosen])}")
+            lines.append(f"{name:10} {len(chosen)} samples, {_span(store, store.low_init_time[chosen])}")
     if store.region is not None:
         return [*lines, f"gap        {(store.region < 0).sum()} high points between them; split by region"]
     left = len(store.high_index) - sum(len(store.samples(name)) for name in SPLITS)
@@ -92,8 +94,7 @@ def _origin(provenance: dict[str, Any]) -> list[str]:
     return lines + ([f"{len(files)} files: {', '.join(files[:6])}{' ...' if len(files) > 6 else ''}"] if files else [])
 
 
-def _span(seconds: np.ndarray) -> str:
+def _span(store: Store, seconds: np.ndarray) -> str:
     if not len(seconds):
         return "none"
-    ends = (str(np.datetime64(int(t), "s").astype("datetime64[m]")) for t in (seconds.min(), seconds.max()))
-    return " to ".join(ends)
+    return " to ".join(label(t, store.calendar) for t in (seconds.min(), seconds.max()))

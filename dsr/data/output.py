@@ -86,7 +86,17 @@ def export_forecast(store: Store, split: str, path: Path) -> None:
         bounds = (times[0] + times[1])[:, None] + np.array(Domain.of(store).interval)
     members = range(store.members) if store.members else None
     about = {"title": f"A low-resolution forecast of {store.path}", "source": str(store.attributes["provenance"])}
-    with create(path, store.grid("low"), variables, *times, attributes=about, bounds=bounds, members=members) as arrays:
+    writing = create(
+        path,
+        store.grid("low"),
+        variables,
+        *times,
+        attributes=about,
+        bounds=bounds,
+        members=members,
+        calendar=store.calendar,
+    )
+    with writing as arrays:
         for i, sample in enumerate(run):
             fields = store.low[sample].swapaxes(0, -3)  # variable first
             for variable, field in zip(variables, fields, strict=True):
@@ -155,7 +165,9 @@ def _rows_and_columns(coordinates: Any) -> tuple[str, str]:
 def _times(init: np.ndarray, lead: np.ndarray, bounds: np.ndarray | None, along: str, calendar: str) -> dict[str, Any]:
     """Valid time with its bounds, reference time and forecast period, in float64, which every CF version allows."""
     exact = {"_FillValue": None}
-    since = {"units": EPOCH, "calendar": calendar, "units_metadata": "leap_seconds: none"}
+    since = {"units": EPOCH, "calendar": calendar}
+    if calendar in ("standard", "proleptic_gregorian"):  # CF knows no leap seconds in models' calendars
+        since["units_metadata"] = "leap_seconds: none"
     valid = (init + lead).astype(float)
     time = {"standard_name": "time", **({"axis": "T"} if along == "time" else {}), **since}
     run = {"standard_name": "forecast_reference_time", **since}

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dsr.data.archive import Archive, when
+from dsr.data.archive import Archive
+from dsr.data.calendar import when
 from dsr.data.joined import Joined
 from dsr.data.series import Frame
 from dsr.errors import UserError

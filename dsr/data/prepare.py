@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsr.data.archive import Archive, open_archive, static_fields, when
+from dsr.data.archive import Archive, open_archive, static_fields
+from dsr.data.calendar import when
 from dsr.data.grid import Grid, Index, block_mean
 from dsr.data.joined import Joined
 from dsr.data.limits import Window
@@ -122,7 +123,10 @@ def _plan(recipe: Recipe) -> _Plan:
     problems: list[str] = []
     if low is not None:
         if low.calendar != high.calendar:
-            raise UserError(f"the low archive has calendar {low.calendar}, the high one {high.calendar}")
+            raise UserError(
+                f"the low archive has calendar {low.calendar}, the high one {high.calendar}; give both in one, "
+                "for instance by xarray's convert_calendar"
+            )
         units = {variable.name: variable.units for variable in high.variables}
         for name in shared(low, high):
             low.convert(name, units[name])
@@ -163,7 +167,7 @@ def _plan(recipe: Recipe) -> _Plan:
     if isinstance(recipe.splits, ByRegion):
         region, told = by_region(recipe.splits, high_grid.shape, factor)
     else:
-        split, told = by_time(recipe.splits, init_time, lead_time)
+        split, told = by_time(recipe.splits, init_time, lead_time, high.calendar)
 
     # Static fields
     static = _open(recipe, "static", static=True) if recipe.static else None

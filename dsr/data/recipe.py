@@ -2,13 +2,13 @@
 
 import difflib
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from dsr.config import read_json
+from dsr.data.calendar import check_form
 from dsr.data.choice import Choice
 from dsr.errors import UserError
 
@@ -38,13 +38,21 @@ class Files(_Part):
 
 
 class ByTime(_Part):
-    """Splits by initial time: three shares in this order, or three ranges [first, last] of initial times."""
+    """Splits by initial time: three shares in this order, or three ranges [first, last] of initial times.
+
+    Dates are those of the data's own calendar; the last one of a range, without a time, is its whole day.
+    """
 
     by: Literal["time"] = "time"
-    train: float | tuple[datetime, datetime] = 0.7
-    validation: float | tuple[datetime, datetime] = 0.15
-    test: float | tuple[datetime, datetime] = 0.15
+    train: float | tuple[str, str] = 0.7
+    validation: float | tuple[str, str] = 0.15
+    test: float | tuple[str, str] = 0.15
     gap_hours: float = Field(0, ge=0, description="left out between splits, beyond the longest lead")
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _dates(cls, share: float | tuple[str, str]) -> float | tuple[str, str]:
+        return share if isinstance(share, float) else (check_form(share[0]), check_form(share[1]))
 
 
 class ByRegion(_Part):
@@ -119,8 +127,9 @@ def _explained(error: ValidationError) -> str:
     """The first problem on one line: the key's path, what is wrong, and for an unknown key the nearest valid name."""
     first = next((e for e in error.errors() if e["type"] in _UNKNOWN), error.errors()[0])
     path = [str(part) for part in first["loc"] if part not in ("time", "region") and "[" not in str(part)]
+    text = first["msg"].removeprefix("Value error, ")
     if first["type"] not in _UNKNOWN:
-        return f"{'.'.join(path)}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        return f"{'.'.join(path)}: {text[0].lower()}{text[1:]}"
     keys = {key for model in (Files, ByTime, ByRegion, Recipe) for key in model.model_fields} | set(
         Choice.__dataclass_fields__
     )

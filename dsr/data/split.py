@@ -1,30 +1,37 @@
 """Training, validation and test: by initial time, whole runs with a gap, or by boxes of the high grid with a gap."""
 
 import itertools
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from dsr.data.calendar import label, parse
 from dsr.data.recipe import ByRegion, ByTime
 from dsr.data.store import SPLITS
 from dsr.errors import UserError
 
 
-def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
     """(sample) int64 seconds of initial and lead time -> (sample) int8 codes, and how they were made, for people.
 
     A run stays whole. The last run of a split and the first of the next stand further apart than the longest lead and
-    the gap, so that no valid time is in two splits. Raises UserError where a split is left empty or the gap too short.
+    the gap, so that no valid time is in two splits. Dates are of `calendar`. Raises UserError for a date that it does
+    not have, where a split is left empty, and for a gap that is too short.
     """
     runs, gap = np.unique(init), int(lead.max() + wanted.gap_hours * 3600)
     if len(runs) == 1:
-        start = np.datetime64(int(runs[0]), "s")
+        start = label(runs[0], calendar)
         raise UserError(f"splits: one initial time only ({start}), too few to split by time; split by region")
-    ranges = _ranges(wanted, runs, gap)
+    ranges = _ranges(wanted, runs, gap, calendar)
     split = np.full(len(init), -1, np.int8)
     for code, (first, last) in enumerate(ranges):
         inside = (init >= first) & (init <= last)
+        if not inside.any() and isinstance(getattr(wanted, SPLITS[code]), tuple):
+            wished, there = (" to ".join(label(t, calendar) for t in ends) for ends in ((first, last), runs[[0, -1]]))
+            raise UserError(
+                f"splits.{SPLITS[code]}: no initial time lies in {wished}; "
+                f"the data go from {there} ({calendar} calendar)"
+            )
         if not inside.any():
             raise UserError(
                 f"splits: no run is left for {SPLITS[code]} ({len(runs)} initial times, {gap / 3600:g} h between "
@@ -38,7 +45,7 @@ def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndar
                 f"splits: {SPLITS[b]} starts {between / 3600:g} h after the last run of {SPLITS[a]}; "
                 f"more than {gap / 3600:g} h are needed (longest lead and gap)"
             )
-    spans = {n: [str(np.datetime64(t, "s")) for t in span] for n, span in zip(SPLITS, ranges, strict=True)}
+    spans = {n: [label(t, calendar) for t in span] for n, span in zip(SPLITS, ranges, strict=True)}
     return split, {"by": "time", **spans, "gap_hours": gap / 3600}
 
 
@@ -66,11 +73,11 @@ def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np
     return region, {"by": "region", "gap_points": gap, **{name: list(box) for name, box in boxes.items() if box}}
 
 
-def _ranges(wanted: ByTime, runs: np.ndarray, gap: int) -> list[tuple[int, int]]:
+def _ranges(wanted: ByTime, runs: np.ndarray, gap: int, calendar: str) -> list[tuple[int, int]]:
     """First and last initial time of each split; last < first where none is left."""
     shares = [getattr(wanted, name) for name in SPLITS]
     if all(isinstance(share, tuple) for share in shares):
-        return [(_seconds(first), _seconds(last)) for first, last in shares]
+        return [_range(name, share[0], share[1], calendar) for name, share in zip(SPLITS, shares, strict=True)]
     if not all(isinstance(share, float) for share in shares) or not 0 < sum(shares) <= 1 + 1e-9:
         raise UserError("splits: train, validation and test are either three shares (sum at most 1) or three ranges")
     usable = max(0, len(runs) - 2 * int(gap // np.median(np.diff(runs))))  # what two gaps leave
@@ -92,5 +99,8 @@ def _strips(shape: tuple[int, int], gap: int) -> dict[str, Any]:
     return {name: (*across, *span) if long else (*span, *across) for name, span in spans.items()}
 
 
-def _seconds(time: datetime) -> int:
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+def _range(split: str, first: str, last: str, calendar: str) -> tuple[int, int]:
+    try:
+        return parse(first, calendar), parse(last, calendar, end=True)
+    except UserError as error:
+        raise UserError(f"splits.{split}: {error}") from None

@@ -43,7 +43,7 @@ class Variable:
 class Layout:
     """All of a store but its fields.
 
-    Times are int64 seconds since 1970-01-01 UTC, leads are int64 seconds.
+    Times are int64 seconds since 1970-01-01 UTC of `calendar`, leads are int64 seconds.
     """
 
     high_variables: list[Variable]
@@ -160,7 +160,7 @@ class Store:
 
     @cached_property
     def time(self) -> np.ndarray:
-        """(time) int64, seconds since 1970-01-01 UTC: the valid time of each high field."""
+        """(time) int64, seconds since 1970-01-01 of `calendar`: the valid time of each high field."""
         return self._array("high/time")
 
     @cached_property

@@ -77,6 +77,11 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
     if features.ensemble != (store.members is not None):
         how = "with" if features.ensemble else "without"
         raise UserError(f"{store.path}: a store of another run: {run} was trained {how} members")
+    if features.seasonal and features.calendar != store.calendar:
+        raise UserError(
+            f"{store.path}: a store of another run: its calendar is {store.calendar}, {run} was trained on "
+            f"{features.calendar}"
+        )
     same = features.low_shape == tuple(store.low_shape) and features.shape == tuple(store.shape)
     if not same or not all(np.allclose(a, b) for a, b in zip(features.low_index, store.low_index, strict=True)):
         raise UserError(
@@ -264,6 +269,7 @@ def _example(
     return {
         **{method: f[0] for method, f in fields.items()},
         "truth": batch.truth[0],
+        "calendar": store.calendar,
         "init_time": batch.init_time[0],
         "lead_time": batch.lead_time[0],
         "inside": store.mask(split),

@@ -12,6 +12,7 @@ import numpy as np
 
 from dsr import __version__
 from dsr.config import read_json
+from dsr.data.calendar import label
 from dsr.files import whole_file
 from dsr.run import Run, check_links
 from dsr.verify import plots, words
@@ -142,10 +143,9 @@ def _sentence(text: str) -> str:
 
 
 def _case(example: dict[str, Any]) -> str:
-    init = np.datetime64(int(example["init_time"]), "s")
-    lead = int(example["lead_time"]) / 3600
-    valid = np.datetime_as_string(init + np.timedelta64(int(example["lead_time"]), "s"), unit="m").replace("T", " ")
-    begun = f", forecast of {np.datetime_as_string(init, unit='m').replace('T', ' ')} at +{lead:g} h" if lead else ""
+    init, lead, calendar = int(example["init_time"]), int(example["lead_time"]), str(example["calendar"])
+    valid, begin = (label(seconds, calendar).replace("T", " ") for seconds in (init + lead, init))
+    begun = f", forecast of {begin} at +{lead / 3600:g} h" if lead else ""
     return f"Valid {valid} UTC{begun}. It is the case with the network's median error: neither its best nor its worst."
 
 

@@ -6,7 +6,8 @@ import pytest
 import xarray as xr
 
 from dsr.data import decoding
-from dsr.data.archive import open_archive, static_fields, when
+from dsr.data.archive import open_archive, static_fields
+from dsr.data.calendar import when
 from dsr.data.choice import Choice
 from dsr.data.grid import Grid
 from dsr.errors import UserError
@@ -24,7 +25,7 @@ def saved(dataset, path):
 def test_an_analysis_has_one_frame_a_time_and_no_lead(tmp_path):
     truth = analysis(5)
     archive = open_archive([saved(truth, tmp_path / "a.nc")])
-    assert [when(frame) for frame in archive.frames[:2]] == ["2020-01-01T00:00", "2020-01-01T01:00"]
+    assert [when(frame, archive.calendar) for frame in archive.frames[:2]] == ["2020-01-01T00:00", "2020-01-01T01:00"]
     assert not archive.lead_time.any() and archive.members is None and archive.grid.shape == (8, 12)
     np.testing.assert_array_equal(archive.read(3)[0], truth["t2m"].values[3])
     assert archive.variables[0].units == "K" and archive.variables[0].standard_name == "air_temperature"
@@ -136,7 +137,7 @@ def test_totals_of_a_run_become_amounts_over_the_actual_step(tmp_path):
     data = forecasts(2, (1, 2, 3, 6))[["tp"]]
     data["tp"][0, 2, 0, 0] -= 0.005002  # falls by 2e-6 of 9e-3 m, as packing makes it: clipped and counted
     archive = open_archive([saved(data, tmp_path / "tp.nc")], {"tp": Choice(units="mm", accumulated=True)})
-    assert [when(frame)[-4:] for frame in archive.frames[:4]] == ["+1 h", "+2 h", "+3 h", "+6 h"]
+    assert [when(frame, archive.calendar)[-4:] for frame in archive.frames[:4]] == ["+1 h", "+2 h", "+3 h", "+6 h"]
     amounts = [archive.read(i)[0] for i in range(8)]
     np.testing.assert_allclose([a[3, 3] for a in amounts], [1, 3, 5, 27, 1, 3, 5, 27], rtol=1e-4)
     assert amounts[2][0, 0] == 0

@@ -35,6 +35,7 @@ def test_a_recipe_is_read(tmp_path):
         ({"splits": {"gap_hour": 3}}, 'unknown key "splits.gap_hour"; did you mean "gap_hours"?'),
         ({"splits": {"by": "day"}}, "splits: input tag 'day'"),
         ({"splits": 3}, "splits: input should be a valid dictionary"),
+        ({"splits": {"test": ["2060-2-30", "2061-12-30"]}}, 'splits.test: "2060-2-30" is not of the form 2060-12-30'),
         ({"factor": "four"}, "factor: input should be a valid integer"),
         ({"factor": 0}, "factor: input should be greater than 0"),
         ({"high": {"files": "a.nc"}}, "high.files: input should be a valid list"),

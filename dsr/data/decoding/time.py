@@ -4,14 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from dsr.data.calendar import EPOCH, REFORM, canonical
 from dsr.data.units import conversion
 from dsr.errors import UserError
 
-EPOCH = "seconds since 1970-01-01"
 STEPS = (86400, 43200, 21600, 10800, 7200, 3600, 1800, 900, 600, 300, 60, 1)  # s: what floating times are snapped to
-CALENDARS = ("standard", "gregorian", "proleptic_gregorian", "noleap", "365_day", "360_day", "all_leap", "366_day")
 JULIAN = (-2203891200, 4107456000)  # 1 March 1900 and 28 February 2100: between them it has the real leap years
-REAL = ("standard", "gregorian", "proleptic_gregorian")  # these agree since 1582
 
 
 def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
@@ -27,16 +25,16 @@ def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
     units = str(attributes.get("units", ""))
     if values.dtype.kind not in "iuf" or " since " not in units:
         raise UserError("has no units such as 'hours since 2000-01-01'")
-    calendar = str(attributes.get("calendar", "standard")).lower()
-    if calendar == "julian":
+    if str(attributes.get("calendar", "")).lower() == "julian":
         return _as_written(variable, attributes)
-    if calendar not in CALENDARS:
-        raise UserError(f"has the calendar {calendar!r}, which is none of {', '.join(CALENDARS)}")
+    calendar = canonical(str(attributes.get("calendar", "standard")))
     unit, start = units.split(" since ", 1)
     if unit.strip().lower().rstrip("s") in ("month", "common_year", "year"):
         raise UserError(f"counts in '{units}', whose length differs; write days, hours or seconds instead")
     seconds = conversion(unit.strip(), "s", "a time coordinate")[0]
-    return _exact(values, seconds, _start(start, calendar)), "proleptic_gregorian" if calendar in REAL else calendar
+    found = _exact(values, seconds, _start(start, calendar))
+    real = calendar == "standard" and (found >= REFORM).all()
+    return found, "proleptic_gregorian" if real else calendar
 
 
 def _as_written(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
