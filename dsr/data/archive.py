@@ -17,7 +17,7 @@ from dsr.data.interpolate import Interpolation
 from dsr.data.limits import Window
 from dsr.data.openers import open_files
 from dsr.data.quantity import Quantity
-from dsr.data.series import Frame, Series
+from dsr.data.series import Frame, Series, Span
 from dsr.data.store import Variable
 from dsr.data.winds import Rotation, rotation
 from dsr.errors import UserError
@@ -152,6 +152,8 @@ def open_archive(
         if not series:
             raise UserError(f"{name}: has none of the members {list(members)}")
     chosen = _chosen(series, variables, name, own_names, static)
+    if not static:
+        chosen = _as_analyses(chosen)
     quantities = [
         Quantity(key, several, (variables or {}).get(key, Choice()), static) for key, several in chosen.items()
     ]
@@ -181,6 +183,26 @@ def _chosen(
                 "(such as u10 and v10) instead"
             )
     return chosen
+
+
+def _as_analyses(chosen: dict[str, list[Series]]) -> dict[str, list[Series]]:
+    """Analyses beside short forecasts, as a reanalysis has them, all by valid time, if each time stands once."""
+    frames = {key: {span.frame for one in several for span in one.keys} for key, several in chosen.items()}
+    times = {key: {sum(frame) for frame in found} for key, found in frames.items()}
+    once = all(len(times[key]) == len(frames[key]) for key in chosen)
+    if not once or set.intersection(*frames.values()) or not set.intersection(*times.values()):
+        return chosen
+    return {
+        key: [replace(one, keys={_analysed(span): place for span, place in one.keys.items()}) for one in several]
+        for key, several in chosen.items()
+    }
+
+
+def _analysed(span: Span) -> Span:
+    """The same interval, counted from the frame's own time."""
+    init, lead = span.frame
+    start = None if span.start is None else span.start - lead
+    return Span(init + lead, start, span.end - lead, None if span.lead is None else 0)
 
 
 def _is_direction(series: Series) -> bool:

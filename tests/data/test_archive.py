@@ -305,4 +305,4 @@ def test_a_control_run_is_joined_as_member_0(real_data):
 
 def test_levels_and_members_of_grib(real_data):
     archive = open_archive([str(real_data / "ecmwf_ens/era5-levels-members.grib")])
-    assert [v.name for v in archive.variables] == ["z_850", "z_500", "t_850", "t_500"] and len(archive.members) == 10
+    assert [v.name for v in archive.variables] == ["z_500", "z_850", "t_500", "t_850"] and len(archive.members) == 10

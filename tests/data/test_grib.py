@@ -1,12 +1,12 @@
 """GRIB as written: places, times, intervals, members and names are those of the messages themselves."""
 
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from pyproj import Proj
 
+from dsr.data.files import File
 from dsr.data.openers import grib
 from dsr.data.series import Span
 from dsr.errors import UserError
@@ -24,7 +24,7 @@ TOTAL = {"productDefinitionTemplateNumber": 8, "shortName": "tp", "typeOfStatist
 def opened(path, *messages):
     """The series of a file, which holds the messages if any are given."""
     path = write(path, messages) if messages else path
-    return grib.open_file(SimpleNamespace(name=str(path), path=str(path)))
+    return grib.open_file(File(str(path), str(path)))
 
 
 def placed(series, number=0):
@@ -420,7 +420,7 @@ def test_only_frames_that_hold_a_message_exist(tmp_path):
 
 def test_a_constant_field_needs_no_date(real_data):
     topography = next(one for one in opened(real_data / "meteonet_NW/NW_masks.grib") if one.name == "h")
-    assert topography.read(next(iter(topography.keys))).max() == pytest.approx(628.68, abs=0.01)
+    assert topography.timeless and topography.read(next(iter(topography.keys))).max() == pytest.approx(628.68, abs=0.01)
 
 
 # Names, levels, members
@@ -515,4 +515,4 @@ def test_winds_along_the_grid_are_said(tmp_path):
 def test_a_projection_of_the_recipe_is_refused(tmp_path):
     path = write(tmp_path / "a.grib", [BASE])
     with pytest.raises(UserError, match="says its own projection"):
-        grib.open_file(SimpleNamespace(name="a", path=str(path)), crs="EPSG:3035")
+        grib.open_file(File("a", str(path)), crs="EPSG:3035")

@@ -27,7 +27,8 @@ def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) 
 
     Sums over (s, e] and (s, m] give the sum over (m, e]; means likewise, weighted by their lengths. So totals since the
     start of a run, buckets that restart, amounts of single steps, and files that hold several of them all come out as
-    amounts over disjoint intervals. Extremes and instants stay what they are. `hours` keeps only what covers so long.
+    amounts over disjoint intervals. Extremes and instants stay what they are. `hours` keeps only what covers so long;
+    totals may stand at shorter steps.
     Raises UserError where extremes over different lengths cannot be held apart, or nothing covers `hours`.
     """
     found: dict[Frame, Made] = {}
@@ -35,13 +36,13 @@ def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) 
         [span for span in spans if span.start is not None and (span.start < span.end or statistic == "point")]
     )
     for group in groups:
-        for made in _finest(group) if statistic in ("sum", "mean") else map(_itself, group):
+        for made in _finest(group, hours) if statistic in ("sum", "mean") else map(_itself, group):
             if statistic == "mean" and len(made.terms) == 2:
                 made = _weighted(made)
             frame = made.terms[0][0].frame
             held = found.get(frame)
             fits = hours is None or made.seconds == round(hours * 3600)
-            if fits and (held is None or (made.seconds or 0) < (held.seconds or 0)):
+            if fits and (held is None or _effort(made) < _effort(held)):
                 found[frame] = made
     for span in spans:
         if span.start is None and hours is None:
@@ -72,17 +73,26 @@ def _runs(spans: list[Span]) -> list[list[Span]]:
     return list(groups.values())
 
 
-def _finest(spans: list[Span]) -> list[Made]:
-    """For each span the sum over itself, or over what it goes on beyond the next shorter one with the same start."""
+def _effort(made: Made) -> tuple[int, int]:
+    return made.seconds or 0, len(made.terms)
+
+
+def _finest(spans: list[Span], hours: float | None = None) -> list[Made]:
+    """For each span the sum over itself, or over what it goes on beyond the next shorter one with the same start.
+
+    With `hours`, beyond the one that is so much shorter, where there is one.
+    """
     since: dict[int, list[Span]] = defaultdict(list)
     for span in spans:
         assert span.start is not None
         since[span.init + span.start].append(span)
     result = []
     for group in since.values():
-        group.sort(key=lambda span: span.init + span.end)
+        ends = {span.init + span.end: span for span in group}
         before = None
-        for span in group:
+        for end, span in sorted(ends.items()):
+            if hours is not None:
+                before = ends.get(end - round(hours * 3600))
             if before is None:
                 result.append(_itself(span))
             else:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsr.data.files import File
 from dsr.data.grid import Grid
 from dsr.data.openers.grib_fields import Field, Parts, fields, header, message, precision, reference_time
 from dsr.data.openers.grib_grid import Layout, grid_of
 from dsr.data.series import Series, Span
-from dsr.errors import UserError
+from dsr.errors import UserError, first_line
 
 STATISTICS = {"instant": "point", "accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
 # Parameters that are sums over time by definition, though edition 1 often calls them instantaneous.
@@ -87,31 +88,34 @@ class Reader:
             return self.layout(values.astype(np.float32))
         except Exception as error:
             where = f"{self.file}: the message at byte {field.offset}"
-            raise OSError(f"{where} cannot be read ({error}): is the file whole?") from error
+            raise OSError(f"{where} cannot be read ({first_line(error)}): is the file whole?") from error
 
 
 def sniff(path: str, start: bytes) -> bool:
     return b"GRIB" in start
 
 
-def open_file(file: Any, crs: Any = None) -> list[Series]:
+def open_file(file: File, crs: Any = None) -> list[Series]:
     """The series of one file. Raises UserError: cut short, grids without rows and columns, intervals in months."""
     if crs is not None:
         raise UserError(f"{file.name}: is a GRIB file, which says its own projection: take crs out of the recipe")
     places: dict[Kind, Places] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     rounding: dict[Kind, float] = defaultdict(float)
+    timeless: set[Kind] = set()
     with Path(file.path).open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             for field, parts in fields(data):
                 meaning, init = _meaning(data, field, parts, file.name), reference_time(data, field, parts)
+                if init is None:
+                    timeless.add(meaning.kind)
                 places[meaning.kind][Span(init or 0, meaning.start, meaning.end)][meaning.member].append(field)
                 rounding[meaning.kind] = max(rounding[meaning.kind], precision(data, field, parts))
         except ValueError as error:
             raise UserError(f"{file.name}: cannot be read ({error}): is the file whole?") from None
-    return [one for kind, spans in places.items() for one in _series(file, kind, spans, rounding[kind])]
+    return [one for k, spans in places.items() for one in _series(file, k, spans, rounding[k], k in timeless)]
 
 
-def _series(file: Any, kind: Kind, spans: Places, rounding: float) -> Iterator[Series]:
+def _series(file: File, kind: Kind, spans: Places, rounding: float, timeless: bool) -> Iterator[Series]:
     """The series of one kind: one for each set of members that its frames hold, and others for what stands twice."""
     keys: dict[tuple[int, tuple[int, ...] | None], dict[Span, tuple[Field, ...]]] = defaultdict(dict)
     for span, members in spans.items():
@@ -138,6 +142,7 @@ def _series(file: Any, kind: Kind, spans: Places, rounding: float) -> Iterator[S
             labels=dict(kind.labels),
             notes=notes + kind.notes,
             precision=rounding,
+            timeless=timeless,
         )
 
 
@@ -225,6 +230,8 @@ def _interval(handle: Any, long_name: str) -> tuple[str, int | None, int]:
     elif open_question or step_type == "instant":
         if short_name in SUMS:
             statistic = "sum"
+        elif not short_name or short_name == "unknown":
+            statistic = ""  # centres' own sums, such as MRMS's of an hour, are often written as if of an instant
         elif long_name.startswith("Time-mean"):
             statistic = "mean"
     if statistic == "point" and start != end:

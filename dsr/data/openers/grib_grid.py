@@ -263,6 +263,7 @@ _MAPPINGS: dict[str, Callable[[Get], projection.Mapping]] = {
     "rotated_ll": _rotated,
     "rotated_gg": _rotated,
     "lambert": lambda get: _conic("lambert_conformal_conic", get),
+    "lambert_lam": lambda get: _conic("lambert_conformal_conic", get),
     "albers": lambda get: _conic("albers_conical_equal_area", get),
     "polar_stereographic": _polar,
     "mercator": _mercator,

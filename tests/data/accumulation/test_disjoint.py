@@ -44,6 +44,13 @@ def test_sums(spans, intervals):
     assert played(spans, "sum", total) == {i: RAIN[i[0] : i[1]].sum() for i in intervals}
 
 
+def test_totals_at_short_steps_give_sums_over_longer_ones():
+    totals = [span(0, end) for end in range(1, 7)]
+    assert played(totals, "sum", total, hours=3) == {(0, 3): 7, (1, 4): 14, (2, 5): 28, (3, 6): 56}
+    both = [*totals, *(span(end - 1, end) for end in range(1, 7))]
+    assert all(len(made.terms) == 1 for made in disjoint(both, "sum", 1).values())
+
+
 def test_means_are_weighted_by_their_lengths():
     found = played([span(0, 3), span(0, 4), span(0, 8)], "mean", mean)
     assert found == pytest.approx({(0, 3): RAIN[:3].mean(), (3, 4): RAIN[3], (4, 8): RAIN[4:].mean()})

@@ -21,11 +21,12 @@ def write(path: Path, messages: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def encoded(sample: str = "regular_ll_sfc_grib2", values: Any = None, **keys: Any) -> bytes:
-    """One message."""
+def encoded(sample: str | bytes = "regular_ll_sfc_grib2", values: Any = None, **keys: Any) -> bytes:
+    """One message, made from one of eccodes' samples or from another message."""
     import eccodes
 
-    message = eccodes.codes_grib_new_from_samples(sample)
+    start = eccodes.codes_grib_new_from_samples if isinstance(sample, str) else eccodes.codes_new_from_message
+    message = start(sample)
     for key, value in keys.items():
         eccodes.codes_set(message, key, value)
     if values is not None:
@@ -58,7 +59,8 @@ def latlon(shape: tuple[int, int] = SHAPE, north: float = 58.0, west: float = -1
 
 def scanning(mode: int) -> dict[str, int]:
     """The four flags of a scanning mode, such as 64: rows run to the east and follow each other to the north."""
-    return {key: mode >> 7 - bit & 1 for bit, key in enumerate(SCANNING)}
+    flags = SCANNING if mode & 16 else SCANNING[:3]  # edition 1 has no alternating rows
+    return {key: mode >> 7 - bit & 1 for bit, key in enumerate(flags)}
 
 
 def points(path: Path) -> Iterator[np.ndarray]:
