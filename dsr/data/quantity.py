@@ -19,6 +19,7 @@ from dsr.errors import UserError
 
 SENTINELS = (-999.0, -9999.0, -99999.0)  # written by many tools without a _FillValue
 HUGE = 1e19  # beyond this no geophysical value lies: 9.97e36, 1e20 and their like are missing
+FALL = 0.05  # of a field's largest total: files that say what they total were packed before, but never fall by more
 HELD = 3  # raw fields kept, since a total serves two amounts
 
 
@@ -162,8 +163,9 @@ class Quantity:
     def _made(self) -> dict[Frame, Made]:
         spans: Iterable[Span] = self.table
         unknown = [span for span in self.table if span.start is None]
+        self.told = not unknown  # whether the files themselves say over which intervals they sum
         where = f"{self.series[0].file}: {self.name}"
-        told = self.choice.accumulated is not None
+        said = self.choice.accumulated is not None
         try:
             if unknown and self.statistic == "sum":
                 steps = any(one.attributes.get("cell_methods") for one in self.series)
@@ -182,7 +184,7 @@ class Quantity:
                 seconds = round(self.choice.hours * 3600)
                 self.table = self._renamed({span: span._replace(start=span.end - seconds) for span in unknown})
                 spans = self.table
-            elif told and not unknown and self.statistic == "sum":
+            elif said and not unknown and self.statistic == "sum":
                 self._retold()
                 spans = self.table
             forecasts = any(span.frame.lead for span in spans)
@@ -251,18 +253,19 @@ class Quantity:
             counts[self.name, "amounts"] += int(np.isfinite(values).sum())
         rounding = sum(abs(factor) * self._rounding(span) for span, factor in made.terms)
         if len(made.terms) > 1:
-            rounding = max(
-                rounding, PACKED * float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0))
-            )
+            largest = float(np.nanmax(np.abs(self._field(made.terms[0][0], counts)), initial=0.0))
+            rounding = max(rounding, (FALL if self.told else PACKED) * largest)
         values, clipped = within(values, bounds, rounding, self.choice.clip, where, self.window)
         if clipped:
-            counts[
-                self.name,
-                "beyond a physical limit by rounding, clipped"
-                if not self.choice.clip
-                else "beyond a physical limit, clipped",
-            ] += clipped
+            counts[self.name, self._clipping(made)] += clipped
         return values
+
+    def _clipping(self, made: Made) -> str:
+        if self.choice.clip:
+            return "beyond a physical limit, clipped"
+        if len(made.terms) > 1:
+            return "small falls of the total, clipped to 0"
+        return "beyond a physical limit by rounding, clipped"
 
     def _rounding(self, span: Span) -> float:
         """The largest error of a value by its packing, in the variable's units."""

@@ -141,7 +141,7 @@ def test_totals_of_a_run_become_amounts_over_the_actual_step(tmp_path):
     amounts = [archive.read(i)[0] for i in range(8)]
     np.testing.assert_allclose([a[3, 3] for a in amounts], [1, 3, 5, 27, 1, 3, 5, 27], rtol=1e-4)
     assert amounts[2][0, 0] == 0
-    assert archive.counts["tp", "beyond a physical limit by rounding, clipped"] == 1
+    assert archive.counts["tp", "small falls of the total, clipped to 0"] == 1
     assert archive.interval("tp", archive.frames[3]) == (3 * 3600, 6 * 3600)
     assert archive.variables[0].cell_methods == "time: sum" and not archive.dropped
     assert any("mixes values over 1, 3 hours" in note for note in archive.notes)
@@ -241,6 +241,20 @@ def test_static_fields_come_onto_any_grid_inside(tmp_path):
     assert static_fields(archive, finer)["orog"].shape == (10, 10)
     with pytest.raises(UserError, match="not all of"):
         static_fields(archive, Grid(np.arange(10.0, 20.0), np.arange(5.0)))
+
+
+def test_geopotential_at_the_surface_is_topography_and_aloft_is_not(tmp_path):
+    data = analysis(1).isel(time=0, drop=True).rename(t2m="z")
+    data["z"] = (
+        data["z"]
+        .copy(data=np.full((8, 12), 9806.65, np.float32))
+        .assign_attrs(units="m**2 s**-2", standard_name="geopotential")
+    )
+    surface = open_archive([saved(data, tmp_path / "s.nc")], static=True)
+    assert (surface.variables[0].standard_name, surface.variables[0].units) == ("surface_altitude", "m")
+    np.testing.assert_allclose(surface.read(0), 1000, rtol=1e-6)
+    aloft = open_archive([saved(data.assign_coords(isobaricInhPa=500.0), tmp_path / "a.nc")], static=True)
+    assert aloft.variables[0].units == "m2 s-2" and aloft.read(0)[0, 0, 0] == pytest.approx(9806.65)
 
 
 def test_other_calendars_are_kept(tmp_path):

@@ -127,7 +127,7 @@ def test_a_recipe_chooses_renames_and_takes_differences(tmp_path):
     assert [v.name for v in store.high_variables] == ["rain"] and store.high_variables[0].lower == 0
     assert store.high_variables[0].cell_methods == "time: sum"
     np.testing.assert_allclose(read(store.high)[:3, 0, 2, 2], [1, 3, 5], rtol=1e-5)
-    assert "rain: 1 of 23,040 (0.0 %) beyond a physical limit by rounding, clipped" in describe(tmp_path / "store")
+    assert "rain: 1 of 23,040 (0.0 %) small falls of the total, clipped to 0" in describe(tmp_path / "store")
 
 
 def test_amounts_over_different_intervals_are_no_pair(tmp_path):
