@@ -83,6 +83,11 @@ class Archive:
         made = quantity.made[frame]
         return None if made.start is None or made.start == made.end else (made.start, made.end)
 
+    def file(self, index: int) -> str:
+        """The name of the file in which a frame's first variable stands."""
+        span, _ = self.quantities[0].made[self.frames[index]].terms[0]
+        return self.quantities[0].table[span][0].file
+
     def read(self, index: int) -> np.ndarray:
         """([member,] variable, y, x) float32 of one frame, in the variables' units, NaN where missing.
 

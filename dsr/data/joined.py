@@ -23,7 +23,9 @@ class Joined:
         self.files = [file for archive in archives for file in archive.files]
         self.notes = [note for archive in archives for note in archive.notes]
         self.onto: list[Interpolation | None] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
         for archive in archives:
+            archive.counts = self.counts
             if archive.calendar != self.calendar or archive.members != self.members:
                 raise UserError(
                     f"{archive.name} and {first.name} differ in calendar or members, so they cannot be joined"
@@ -59,10 +61,6 @@ class Joined:
         return [variable for archive in self.archives for variable in archive.variables]
 
     @property
-    def counts(self) -> Counter[tuple[str, str]]:
-        return sum((archive.counts for archive in self.archives), Counter())
-
-    @property
     def init_time(self) -> np.ndarray:
         return np.array([init for init, _ in self.frames], np.int64)
 
@@ -79,6 +77,10 @@ class Joined:
 
     def convert(self, name: str, units: str) -> None:
         self._of(name).convert(name, units)
+
+    def file(self, index: int) -> str:
+        """The name of the first archive's file in which a frame stands."""
+        return self.archives[0].file(self.rows[0][self.frames[index]])
 
     def read(self, index: int) -> np.ndarray:
         """([member,] variable, y, x) float32 of one frame on the first archive's grid."""

@@ -1,12 +1,17 @@
 """Make a store from archives: pair or coarsen, split, and stream every field once."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dsr import __version__
 from dsr.data.archive import Archive, open_archive, static_fields
 from dsr.data.calendar import when
 from dsr.data.grid import Grid, Index, block_mean
@@ -17,10 +22,11 @@ from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout
+from dsr.data.workers import Put, write_rows
 from dsr.data.writer import Writer
 from dsr.errors import UserError
-from dsr.progress import bar
 
+ROWS = 64  # of a job, at most
 LOOKED_AT = 12  # pairs whose fields are read before anything is written
 
 
@@ -39,6 +45,13 @@ class _Plan:
     @property
     def archives(self) -> list[AnyArchive]:
         return [self.high] if self.low is None else [self.high, self.low]
+
+    def taken_counts(self) -> Counter[Any]:
+        """{(archive, variable, what): how many values were mended} since this was asked last."""
+        counts = Counter({(a.name, *key): n for a in self.archives for key, n in a.counts.items()})
+        for archive in self.archives:
+            archive.counts.clear()
+        return counts
 
     def coarse(self, field: np.ndarray) -> np.ndarray:
         return field if self.cells is None else block_mean(field, self.cells, self.layout.factor)
@@ -93,22 +106,64 @@ def prepare_from_options(
 
 
 def _write(plan: _Plan, output: Path) -> None:
-    layout, missing = plan.layout, {"high": 0, "low": 0}
+    layout = plan.layout
+    with Writer(output, layout, plan=_identity(plan)) as writer:
+        counts = write_rows(writer, _jobs(plan), partial(_Fill, plan))
+        layout.provenance["problems"] += _mended(counts)
 
-    def put(part: str, row: int, field: np.ndarray) -> None:
-        getattr(writer, part)[row] = field
-        missing[part] += int(np.isnan(field).sum())
 
-    with Writer(output, layout) as writer, bar() as progress:
-        for row, frame in enumerate(progress.track(plan.high_frames, description="high")):
-            field = plan.high.read(frame)
-            put("high", row, field[:, *plan.high_cut])
-            if plan.low is None:
-                put("low", row, plan.coarse(field))
-        if plan.low is not None:
-            for row, frame in enumerate(progress.track(plan.low_frames, description="low")):
-                put("low", row, plan.coarse(plan.low.read(frame)))
-        layout.provenance["problems"] += _mended(plan, missing)
+def _identity(plan: _Plan) -> str:
+    """A text that tells this preparation from any other: of other code, recipe or files."""
+    told = {key: value for key, value in plan.layout.provenance.items() if key != "made"}
+    names = sorted({file for archive in plan.archives for file in archive.files})
+    files = [(name, *_stamp(Path(name))) for name in names]
+    return json.dumps([__version__, told, files, len(plan.high_frames), len(plan.low_frames)])
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else ()
+
+
+Job = tuple[str, list[int]]  # "high" or "low", and rows; where low is made by coarsening, those of "high" fill both
+
+
+def _jobs(plan: _Plan) -> list[Job]:
+    """The rows of all fields, those of one file together."""
+    jobs: list[Job] = []
+    for part, archive, frames in (("high", plan.high, plan.high_frames), ("low", plan.low, plan.low_frames)):
+        if archive is None:
+            continue
+        held = None
+        for row, frame in enumerate(frames.tolist()):
+            file = archive.file(frame)
+            if file != held or len(jobs[-1][1]) == ROWS:
+                jobs.append((part, []))
+            jobs[-1][1].append(row)
+            held = file
+    return jobs
+
+
+class _Fill:
+    """Reads the rows of a job and puts them into the store, in whichever process."""
+
+    def __init__(self, plan: _Plan):
+        self.plan = plan
+
+    def __call__(self, job: Job, put: Put) -> Counter[Any]:
+        plan, (part, rows), missing = self.plan, job, Counter[Any]()
+        for row in rows:
+            if part == "low":
+                assert plan.low is not None
+                fields = {"low": plan.coarse(plan.low.read(plan.low_frames[row]))}
+            else:
+                high = plan.high.read(plan.high_frames[row])
+                fields = {"high": high[:, *plan.high_cut]}
+                if plan.low is None:
+                    fields["low"] = plan.coarse(high)
+            for name, field in fields.items():
+                put(name, row, field)
+                missing[name, "missing", ""] += int(np.isnan(field).sum())
+        return missing + plan.taken_counts()
 
 
 def _plan(recipe: Recipe) -> _Plan:
@@ -248,8 +303,7 @@ def _looked_at(plan: _Plan) -> list[str]:
         plan.high.read(plan.high_frames[plan.layout.high_index[row]])
         if plan.low is not None:
             plan.low.read(plan.low_frames[row])
-    for archive in plan.archives:
-        archive.counts.clear()
+    plan.taken_counts()
     return []
 
 
@@ -272,17 +326,17 @@ def _window(index: Index, low: Grid) -> Window:
     return (rows, slice(None)) if low.periodic else (rows, columns)
 
 
-def _mended(plan: _Plan, missing: dict[str, int]) -> list[str]:
+def _mended(counts: Counter[Any]) -> list[str]:
     """What was mended while reading, counted."""
     lines = []
-    for archive in plan.archives:
-        for (name, what), count in sorted(archive.counts.items()):
-            if what == "amounts":
-                continue
-            total = archive.counts.get((name, "amounts"))
+    for (archive, name, what), count in sorted(counts.items()):
+        if name == "missing" and count:
+            lines.append(f"{count:,} values of {archive} are missing")
+        elif name != "missing" and what != "amounts":
+            total = counts.get((archive, name, "amounts"))
             share = f" of {total:,} ({100 * count / total:.1f} %)" if total and "clipped" in what else ""
-            lines.append(f"{archive.name}: {name}: {count:,}{share} {what}")
-    return lines + [f"{count:,} values of {part} are missing" for part, count in missing.items() if count]
+            lines.append(f"{archive}: {name}: {count:,}{share} {what}")
+    return lines
 
 
 def _told(plan: _Plan) -> str:
