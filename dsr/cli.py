@@ -97,11 +97,19 @@ def prepare(**options: Any) -> None:
 
 @data.command()
 @click.argument("store", type=str)
-def info(store: str) -> None:
+@click.option("--html", is_flag=True, help="Also write a page that shows whether low and high match: STORE.html.")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the page goes, if not beside the store.")
+def info(store: str, html: bool, output: Path | None) -> None:
     """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""
     from dsr.data.info import describe
 
+    if output is not None and not html:
+        raise UserError("-o FILE is where the page goes: give --html too")
     click.echo(describe(store))
+    if html:
+        from dsr.data import page
+
+        click.echo(f"page: {page.write(store, output)}", err=True)
 
 
 @main.command()

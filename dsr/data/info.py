@@ -14,12 +14,12 @@ def describe(path: Path | str) -> str:
     store = Store(path)
     provenance: dict[str, Any] = store.attributes.get("provenance", {})  # type: ignore[assignment]
     sections = {
-        "grids": _grids(store),
-        "times": _times(store),
-        "splits": _splits(store),
+        "grids": grids(store),
+        "times": times(store),
+        "splits": splits(store),
         "variables (statistics of the training split)": _statistics(store),
         "fingerprint": [store.fingerprint],
-        "where it came from": _origin(provenance),
+        "where it came from": origin(provenance),
         "problems": provenance.get("problems") or ["none known"],
     }
     lines = [str(path)]
@@ -28,7 +28,7 @@ def describe(path: Path | str) -> str:
     return "\n".join(lines)
 
 
-def _grids(store: Store) -> list[str]:
+def grids(store: Store) -> list[str]:
     step = " x ".join(f"{np.median(np.abs(np.diff(i, axis=axis))):.4g}" for axis, i in enumerate(store.low_index))
     rows, columns = (f"{i.min():.4g} to {i.max():.4g}" for i in store.low_index)
     nodes = all(np.isclose(i[0, 0], np.round(i[0, 0]), atol=1e-3) for i in store.low_index)
@@ -41,7 +41,7 @@ def _grids(store: Store) -> list[str]:
     ]
 
 
-def _times(store: Store) -> list[str]:
+def times(store: Store) -> list[str]:
     leads = np.unique(store.low_lead_time) / 3600
     hours = ", ".join(f"{h:g}" for h in leads) if len(leads) <= 12 else f"{len(leads)}, {leads[0]:g} to {leads[-1]:g}"
     runs = np.unique(store.low_init_time)
@@ -55,7 +55,7 @@ def _times(store: Store) -> list[str]:
     ]
 
 
-def _splits(store: Store) -> list[str]:
+def splits(store: Store) -> list[str]:
     lines = []
     for name in SPLITS:
         chosen = store.samples(name)
@@ -88,7 +88,7 @@ def _statistics(store: Store) -> list[str]:
     return lines
 
 
-def _origin(provenance: dict[str, Any]) -> list[str]:
+def origin(provenance: dict[str, Any]) -> list[str]:
     files = provenance.get("files", [])
     lines = [f"{key}: {provenance[key]}" for key in ("citation", "made_by", "made") if provenance.get(key)]
     return lines + ([f"{len(files)} files: {', '.join(files[:6])}{' ...' if len(files) > 6 else ''}"] if files else [])

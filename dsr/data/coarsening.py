@@ -1,0 +1,80 @@
+"""The mean of a high-resolution field over each cell of any low grid, from the high points' places on it."""
+
+from typing import Any
+
+import numpy as np
+
+from dsr.data.store import Store
+
+COVERED = 0.75  # of a low cell: where fewer high values lie, their mean stands for another place
+MOST = 4_000_000  # high points whose weights are held one by one; of more, every second or third row and column counts
+
+
+class Coarsening:
+    """A map from fields on the high grid of a store to its low grid, cells weighted by their area.
+
+    Each high point stands for a box as wide as the step between points, and counts in a low cell by what lies in it:
+    this is exact for blocks of cells, and centred where low points are high points.
+    """
+
+    def __init__(self, store: Store):
+        rows, columns = store.low_index
+        low_shape, wraps = store.low_shape, store.grid("low").periodic
+        self.low_shape, self.stride = low_shape, 1
+        self.separable = bool(np.ptp(rows, axis=1).max() < 1e-6 and np.ptp(columns, axis=0).max() < 1e-6)
+        if not self.separable:
+            self.stride = int(np.ceil(np.sqrt(rows.size / MOST)))
+            rows, columns = (i[:: self.stride, :: self.stride] for i in (rows, columns))
+        self.area = store.grid("high").area()[:: self.stride, :: self.stride]
+        if self.separable:
+            self.left = _sparse(_overlaps(rows[:, :1], low_shape[0], False), low_shape[0])
+            self.right = _sparse(_overlaps(columns[:1].T, low_shape[1], wraps), low_shape[1])
+        else:
+            (row, height), (column, width) = (
+                _overlaps(i, size, periodic)
+                for i, size, periodic in ((rows, low_shape[0], False), (columns, low_shape[1], wraps))
+            )
+            cells = row[:, :, None] * low_shape[1] + column[:, None, :]
+            both = (cells.reshape(rows.size, -1), (height[:, :, None] * width[:, None, :]).reshape(rows.size, -1))
+            self.matrix = _sparse(both, low_shape[0] * low_shape[1])
+
+    def __call__(self, high: np.ndarray) -> np.ndarray:
+        """(Y, X) on the high grid -> (y, x) float32 on the low grid; NaN where less than COVERED of a cell is known."""
+        field = np.asarray(high, np.float64)[:: self.stride, :: self.stride]
+        good = np.isfinite(field)
+        weight = self._sum(np.where(good, self.area, 0.0))
+        total = self._sum(np.where(good, field, 0.0) * self.area)
+        enough = self._sum(good.astype(np.float64)) >= COVERED
+        return np.where(enough, total / np.where(enough, weight, 1), np.nan).astype(np.float32)
+
+    def _sum(self, field: np.ndarray) -> np.ndarray:
+        if self.separable:
+            return (self.right @ (self.left @ field).T).T
+        return (self.matrix @ field.ravel()).reshape(self.low_shape)
+
+
+def _overlaps(position: np.ndarray, size: int, wraps: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where each point's box lies along one axis of the low grid: (n, taps) cells, and how much of each it fills.
+
+    `position` is the fractional index of all points; a box outside the grid fills nothing.
+    """
+    steps = [np.median(np.abs(np.diff(position, axis=k))) for k in (0, 1) if position.shape[k] > 1]
+    width = float(np.hypot(*steps)) if len(steps) > 1 else float(steps[0])  # of a turned square: its own side
+    start = position.ravel() - width / 2
+    first = np.floor(start + 0.5).astype(np.int64)[:, None]
+    cells = first + np.arange(int(np.ceil(width)) + 1)
+    filled = np.minimum(start[:, None] + width, cells + 0.5) - np.maximum(start[:, None], cells - 0.5)
+    filled = np.clip(filled, 0, None)
+    if wraps:
+        return cells % size, filled
+    inside = (cells >= 0) & (cells < size)
+    return np.where(inside, cells, 0), np.where(inside, filled, 0)
+
+
+def _sparse(overlaps: tuple[np.ndarray, np.ndarray], cells: int) -> Any:
+    """(cells, points): the sparse matrix that sums over the points in each cell."""
+    from scipy.sparse import csr_matrix
+
+    index, weight = overlaps
+    points = np.repeat(np.arange(len(index)), index.shape[1])
+    return csr_matrix((weight.ravel(), (index.ravel(), points)), shape=(cells, len(index)))

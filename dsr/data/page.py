@@ -1,0 +1,318 @@
+"""The page of a store: whether low and high match, to be seen in ten seconds, as one HTML file that stands alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsr import __version__, progress
+from dsr.data import calendar, info, match, pictures
+from dsr.data.coarsening import Coarsening
+from dsr.data.plane import Plane
+from dsr.data.store import Store, Variable
+from dsr.errors import UserError
+from dsr.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dsr.data.match import Match, Sample
+
+WEAK = 0.5  # correlation: of less, low says little of high
+TOTALS = (0.67, 1.5)  # the ratio of totals, low over high, that raises no doubt
+HEIGHTS = ("surface_altitude", "height", "altitude", "geopotential_height")  # CF standard names of a topography
+
+
+@dataclass
+class Picture:
+    data: str  # PNG, base64
+    width: int  # CSS pixels
+    caption: str
+
+
+@dataclass
+class Verdict:
+    name: str
+    text: str
+    kind: str  # "fits" or "doubt"
+
+
+def write(path: Path | str, output: Path | None = None) -> Path:
+    """Write the page of the store at `path`, whole or not at all, and return where; by default beside the store.
+
+    Raises UserError where there is no store, or `output` is no .html file or cannot be written.
+    """
+    store = Store(path)
+    name = str(path).rstrip("/").rsplit("/", 1)[-1]
+    if output is None:
+        output = Path(f"{name}.html") if isinstance(store.path, str) else Path(path).resolve().with_name(f"{name}.html")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{output}: the page's name must end in .html")
+    text = _rendered(_content(store, name))
+    try:
+        with whole_file(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot be written there ({error.strerror or error}); give another with -o"
+        ) from error
+    return output
+
+
+def _rendered(content: dict[str, Any]) -> str:
+    import jinja2
+
+    source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(source).render(content)
+
+
+def _content(store: Store, name: str) -> dict[str, Any]:
+    """What the template shows."""
+    with progress.bar() as bar:
+        sample, lags = match.read(store, lambda rows, text: bar.track(rows, description=text))
+    found = match.compare(store, sample, lags)
+    plane = Plane(store.grid("high"))
+    known = {v.name: v for v in store.high_variables}
+    pairs = {v: _pair(store, plane, known[v], sample, found[v], 7.8 if v == next(iter(found)) else 11.1) for v in found}
+    first = next(iter(pairs), None)
+    provenance: dict[str, Any] = store.attributes.get("provenance") or {}
+    return {
+        "title": name,
+        "version": __version__,
+        "fingerprint": store.fingerprint,
+        "facts": [" · ".join(info.times(store))],
+        "verdicts": verdicts(store, found),
+        "domains": _picture(pictures.domains(store, plane), _sizes(store)),
+        "first": pairs[first] if first else None,
+        "problems": provenance.get("problems") or [],
+        "numbers": _numbers(known, found),
+        "notes": _notes(store, sample),
+        "variables": [
+            {
+                "title": f"{known[v].long_name or v} ({known[v].units})",
+                "pair": None if v == first else pairs[v],
+                "matching": _picture(pictures.matching(known[v], found[v]), _about(v)),
+            }
+            for v in found
+        ],
+        "splits": _splits(store, plane),
+        "split_lines": info.splits(store),
+        "registration": _picture(pictures.registration(store), "Nine low cells near the middle of the high domain."),
+        "grid_lines": info.grids(store),
+        "topographies": _topographies(store, plane),
+        "described": _described(store, sample),
+        "missing": _missing(store, plane, sample),
+        "sampled": f"{len(sample.rows)} of {len(store.high_index)} pairs, evenly spread",
+        "origin": info.origin(provenance),
+    }
+
+
+def _sizes(store: Store) -> str:
+    low, high = (f"{rows} x {columns}" for rows, columns in (store.low_shape, store.shape))
+    return f"Low {low}, high {high} points, factor {store.attributes['factor']}."
+
+
+def verdicts(store: Store, found: dict[str, Match]) -> list[Verdict]:
+    """A line for each shared variable: whether low fits high, and the numbers that say so."""
+    if not found:
+        low, high = (", ".join(v.name for v in vs) for vs in (store.low_variables, store.high_variables))
+        text = f"low has {low}; high has {high}: nothing in common that could be compared"
+        return [Verdict("low and high", text, "doubt")]
+    units = {v.name: v.units for v in store.low_variables}
+    lines = []
+    for variable in store.high_variables:
+        if variable.name in found:
+            doubts = _doubts(store, variable, found[variable.name])
+            if units[variable.name] != variable.units:
+                doubts.insert(0, f"low is in {units[variable.name]}, high in {variable.units}")
+            says = f"doubtful: {', '.join(doubts)}" if doubts else "low fits high"
+            numbers = _figures(variable, found[variable.name])
+            lines.append(Verdict(variable.name, f"{says}: {numbers}", "doubt" if doubts else "fits"))
+    return lines
+
+
+def _figures(variable: Variable, found: Match) -> str:
+    """Such as "correlation 0.98 over the map, 0.95 in time; lag 0.0 cells, 0 h; totals ratio 1.01"."""
+    kinds = ((found.in_space, "over the map"), (found.in_time, "in time"))
+    correlations = [f"{value:.2f} {kind}" for value, kind in kinds if value is not None]
+    lags = []
+    if found.lag is not None:
+        unclear = max(map(abs, found.lag)) > match.FAR and not found.lies_elsewhere
+        lags.append("unclear in space" if unclear else f"{np.hypot(*found.lag):.1f} cells")
+    if found.lag_hours is not None:
+        unclear = found.lag_hours != 0 and not found.comes_at_another_time
+        lags.append("unclear in time" if unclear else f"{found.lag_hours:g} h")
+    amount = f"totals ratio {found.ratio:.2f}"
+    if not _adds_up(variable):
+        amount = f"bias {_rounded(found.bias, found.spread)} {variable.units}"
+    parts = [f"correlation {', '.join(correlations)}"] if correlations else []
+    return "; ".join([*parts, *([f"lag {', '.join(lags)}"] if lags else []), amount])
+
+
+def _doubts(store: Store, variable: Variable, found: Match) -> list[str]:
+    doubts = []
+    if found.lag is not None and found.lies_elsewhere:
+        doubts.append(f"low lies {_direction(store, found.lag)} of where high has it")
+    if found.comes_at_another_time and found.lag_hours is not None:
+        doubts.append(f"low comes {abs(found.lag_hours):g} h {'late' if found.lag_hours > 0 else 'early'}")
+    best = found.in_time if found.in_time is not None else found.in_space
+    if best is not None and best < WEAK:
+        doubts.append("low says little of high")
+    if _adds_up(variable):
+        if not TOTALS[0] <= found.ratio <= TOTALS[1]:
+            doubts.append("low has too much" if found.ratio > 1 else "low has too little")
+    elif abs(found.bias) > found.spread > 0:
+        doubts.append("low lies beyond high's own range of values")
+    return doubts
+
+
+def _adds_up(variable: Variable) -> bool:
+    """Whether totals of it mean something: amounts, speeds, humidities, whose zero is none."""
+    return variable.lower == 0.0
+
+
+def _rounded(value: float, spread: float) -> str:
+    """To a hundredth or so of how much the variable varies."""
+    if not spread > 0:
+        return f"{value:.3g}"
+    decimals = 2 - int(np.floor(np.log10(spread)))
+    return f"{value:.3e}" if decimals > 6 else f"{round(value, max(decimals, 0)) + 0.0:.{max(decimals, 0)}f}"
+
+
+def _direction(store: Store, shift: tuple[float, float]) -> str:
+    """Such as "0.5 cells east, 0.2 cells north", of (rows, columns) on the low grid."""
+    grid = store.grid("low")
+    names = (("north", "south"), ("east", "west"))
+    if grid.mapping is not None:
+        names = (("up y", "down y"), ("up x", "down x"))
+    words = []
+    for cells, step, (up, down) in zip(shift, grid.spacing, names, strict=True):
+        if abs(cells) >= 0.05:
+            words.append(f"{abs(cells):.1f} cells {up if cells * step > 0 else down}")
+    return ", ".join(reversed(words))
+
+
+def _numbers(known: dict[str, Variable], found: dict[str, Match]) -> list[list[str]]:
+    """The table behind the verdicts, its head first."""
+    head = ["variable", "correlation over the map", "in time", "lag (rows, columns)", "lag (h)", "bias", "RMSE"]
+    rows = [[*head, "totals, low / high", "1 %: low, high", "99 %: low, high", "unit"]]
+    low, high = (int(np.argmin(np.abs(match.LEVELS - level))) for level in (0.01, 0.99))
+    for name, m in found.items():
+        ends = (m.quantiles[:, low], m.quantiles[:, high])
+        rows.append([
+            name,
+            "–" if m.in_space is None else f"{m.in_space:.3f}",
+            "–" if m.in_time is None else f"{m.in_time:.3f}",
+            "–" if m.lag is None else ", ".join(f"{round(cells, 2) + 0.0:.2f}" for cells in m.lag),
+            "–" if m.lag_hours is None else f"{m.lag_hours:g}",
+            _rounded(m.bias, m.spread),
+            _rounded(m.rmse, m.spread),
+            f"{m.ratio:.3f}" if _adds_up(known[name]) else "–",
+            *(f"{_rounded(a, m.spread)}, {_rounded(b, m.spread)}" for a, b in ends),
+            known[name].units,
+        ])  # fmt: skip
+    return rows
+
+
+def _notes(store: Store, sample: Sample) -> list[str]:
+    members = f" ({store.members} members: their mean; quantiles of the first member)" if store.members else ""
+    return [
+        f"{len(sample.rows)} of {len(store.high_index)} pairs, evenly spread. High is coarsened by area onto the low "
+        f"grid and compared with low{members} in cells that it covers to three quarters or more. Bias: low minus high.",
+        "Correlation over the map: within each field, the mean over pairs. In time, and by lag: of departures from "
+        "each cell's mean over the sample.",
+        "Lag: where low lies, and when it comes, seen from high, by the best correlation; in time whole steps only.",
+    ]
+
+
+def _about(name: str) -> str:
+    return (
+        f"{name}, low against high coarsened onto the low grid. A cross marks the best match: at 0 where low and high "
+        "fit. Quantiles on the dashed line: both have the same values equally often. Shading: two standard errors."
+    )
+
+
+def _pair(store: Store, plane: Plane, variable: Variable, sample: Sample, m: Match, width: float) -> Picture:
+    """Low, coarsened high and high of one pair."""
+    k, v = m.shown, sample.names.index(variable.name)
+    row = int(sample.rows[k])
+    index = [w.name for w in store.high_variables].index(variable.name)
+    truth = store.high[int(store.high_index[row])][index]
+    low, high = store.grid("low"), store.grid("high")
+    panels = [
+        ("low" + (" (first member)" if store.members else ""), low, sample.one[k, v]),
+        ("high, coarsened", low, sample.coarse[k, v]),
+        ("high", high, truth),
+    ]
+    label = f"{variable.long_name or variable.name} ({variable.units})"
+    frame = (int(store.low_init_time[row]), int(store.low_lead_time[row]))
+    when = calendar.when(frame, store.calendar).replace("T", " ")
+    caption = f"{variable.name}, {when}: of the half of the sample with most structure, the pair of median correlation."
+    colours = "YlGnBu" if _adds_up(variable) else "viridis"
+    return _picture(pictures.row(plane, label, panels, width, cmap=colours), caption)
+
+
+def _splits(store: Store, plane: Plane) -> Picture:
+    if store.region is None:
+        return _picture(pictures.timeline(store), "Initial times of each split.")
+    return _picture(
+        pictures.regions(store, plane, store.region), "Parts of the high domain; every sample stands in every split."
+    )
+
+
+def _topographies(store: Store, plane: Plane) -> list[Picture]:
+    """Both topographies side by side, and low minus coarsened high; nothing where there is none."""
+    drawn = []
+    high, low, colours = store.grid("high"), store.grid("low"), pictures.terrain()
+    for variable, field in zip(store.static_variables, store.static, strict=True):
+        name, below = variable.name, store.low_static(variable.name)
+        if variable.standard_name not in HEIGHTS and name not in ("topography", "orography"):
+            continue
+        label, panels = f"{name} ({variable.units})", [("high", high, field)]
+        if below is None:
+            picture = pictures.row(plane, label, panels, 4.6, cmap=colours)
+            drawn.append(_picture(picture, f"{name} on the high grid; the store has none on the low grid."))
+            continue
+        coarse = Coarsening(store)(field)
+        panels = [("low", low, below), ("high, coarsened", low, coarse), *panels]
+        drawn.append(_picture(pictures.row(plane, label, panels, 11.1, cmap=colours), f"{name} of low and of high."))
+        difference = below - coarse
+        most = float(np.nanquantile(np.abs(difference), 0.99)) if np.isfinite(difference).any() else 0.0
+        how = {"vmin": -most or -1, "vmax": most or 1, "cmap": "RdBu_r"}
+        picture = pictures.row(plane, label, [("low minus coarsened high", low, difference)], 4.6, **how)
+        drawn.append(_picture(picture, f"{name}: where low is too high (red) or too low (blue)."))
+    return drawn
+
+
+def _described(store: Store, sample: Sample) -> list[list[str]]:
+    """Every variable's names, units, statistics, missing values, and what its values are sums or means over."""
+    rows = [["", "variable", "unit", "mean", "minimum", "maximum", "missing in the sample", "interval (cell methods)"]]
+    shares = {"high": sample.missing_high, "low": sample.missing_low, "static": ~np.isfinite(store.static)}
+    for group in ("high", "low", "static"):
+        for k, variable in enumerate(getattr(store, f"{group}_variables")):
+            numbers = store.statistics[group].get(variable.name, {})
+            values = [f"{numbers[key]:.5g}" if key in numbers else "–" for key in ("mean", "minimum", "maximum")]
+            share = float(shares[group][k].mean())
+            absent = f"{100 * share:.3g} %" if share else "none"
+            rows.append([group, variable.name, variable.units, *values, absent, variable.cell_methods or "–"])
+    return rows
+
+
+def _missing(store: Store, plane: Plane, sample: Sample) -> Picture | None:
+    shares = {("high", v.name): f for v, f in zip(store.high_variables, sample.missing_high, strict=True) if f.any()}
+    shares |= {("low", v.name): f for v, f in zip(store.low_variables, sample.missing_low, strict=True) if f.any()}
+    if not shares:
+        return None
+    return _picture(pictures.missing(store, plane, shares), "Where values are missing, and in how much of the sample.")
+
+
+def _picture(drawn: Figure, caption: str) -> Picture:
+    file = io.BytesIO()
+    drawn.savefig(file, format="png", dpi=140)
+    return Picture(base64.b64encode(file.getvalue()).decode(), round(drawn.get_figwidth() * 100), caption)
