@@ -421,7 +421,7 @@ def learning_rate(engine: Any) -> float:
 
 def set_rate(engine: Any, plan: Plan, progress: float, gain: float) -> None:
     """AdaScale's rate of the coming update: the gain times the sequential schedule, read at the progress."""
-    scheduled = plan.learning_rate
+    scheduled = plan.optimizer_rate
     if engine.lr_scheduler is not None:
         engine.lr_scheduler.step(int(progress))  # from its first step on: see begin_schedule
         scheduled = engine.lr_scheduler.get_last_lr()[0]

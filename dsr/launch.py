@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from dsr import auto, watch
+from dsr import auto, schedule, watch
 from dsr import run as runs
 from dsr.config import read_json
 from dsr.errors import UserError
@@ -256,6 +256,7 @@ def describe(task: Task, plan: Plan, devices: Devices, folder: Path) -> str:
     sections = [
         [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()],
         [rehearsal(plan, devices)] if plan.rehearsal else [],
+        schedule.notes(plan, task.experiment.deepspeed.get("scheduler")),
         [shlex.join(command(used, run, port))],
         [f"{run.hostfile}:", *hostfile(used).splitlines()],
         ["variables:", *(f"{key}={value}" for key, value in variables(used, port, task.experiment).items())],
@@ -422,6 +423,8 @@ def launch(
     with runs.hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
+        for note in schedule.notes(plan, task.experiment.deepspeed.get("scheduler")):
+            _say(f"note: {note}")
         if not task.experiment.exact:
             _say(f"not exact: {task.experiment.inexact}, so another number of GPUs gives other bits; {TOLERANCE}")
         run.set_status("running")  # first: what follows belongs to a run

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from dsr import schedule
 from dsr.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Plan:
     slots: int  # S
     effective_batch: int
     base_learning_rate: float  # the sequential run's
-    learning_rate: float  # after the rule; under adascale engine.set_rate multiplies it
+    learning_rate: float  # the highest that is played; under adascale engine.set_rate multiplies it
+    optimizer_rate: float  # the optimizer's, after the rule; a scheduler may play another
     rule: str  # "none" where the batch does not grow
     optimizer: dict[str, Any]  # what else the rule changes in the optimizer's parameters
     warmup_updates: int  # weak scaling's gradual warm-up
@@ -137,7 +139,9 @@ def make_plan(
         updates = probe_updates(updates)
     gradual = rule not in ("none", "adascale", "noise-scale")
     warmup = min(round(scaling.warmup_epochs * per_epoch), updates) if gradual else 0
-    rate = float(experiment.deepspeed["optimizer"]["params"]["lr"])
+    rate, user = float(experiment.deepspeed["optimizer"]["params"]["lr"]), experiment.deepspeed.get("scheduler")
+    scheduler = _scheduler(user, rate, factor, shrink, warmup)
+    played, begun = sequential if rule == "adascale" else updates, schedule.is_begun(scheduler, user, rule)
     return Plan(
         mode=mode,
         gpus=gpus,
@@ -147,8 +151,9 @@ def make_plan(
         accumulation=slots // gpus,
         slots=slots,
         effective_batch=batch,
-        base_learning_rate=rate,
-        learning_rate=rate * factor,
+        base_learning_rate=schedule.peak(user, rate, sequential, begun=False),
+        learning_rate=schedule.peak(scheduler, rate * factor, played, begun=begun),
+        optimizer_rate=rate * factor,
         rule=rule,
         optimizer=changed,
         warmup_updates=warmup,
@@ -156,7 +161,7 @@ def make_plan(
         updates_per_epoch=per_epoch,
         updates=updates,
         sequential_updates=sequential,
-        scheduler=_scheduler(experiment.deepspeed.get("scheduler"), rate, factor, shrink, warmup),
+        scheduler=scheduler,
         phases=[asdict(phase) for phase in phases],
         auto=auto,
     )
@@ -257,9 +262,9 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     part = {key: value for key, value in experiment.deepspeed.items() if key != "scheduler"}
     optimizer = part["optimizer"]
     changed, size = {}, f"{plan.effective_batch} samples an update"
-    params = {**optimizer["params"], "lr": plan.learning_rate, **plan.optimizer}
-    if plan.learning_rate != plan.base_learning_rate:
-        changed["optimizer.params.lr"] = f"{plan.rule} rule from {plan.base_learning_rate:g} for {size}"
+    params = {**optimizer["params"], "lr": plan.optimizer_rate, **plan.optimizer}
+    if plan.optimizer_rate != optimizer["params"]["lr"]:
+        changed["optimizer.params.lr"] = f"{plan.rule} rule from {optimizer['params']['lr']:g} for {size}"
     for key in plan.optimizer:
         changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {size}"
     if plan.rule == "adascale":
@@ -357,7 +362,7 @@ def _scheduler(
             params.update(warmup_min_ratio=1 / factor, warmup_num_steps=warmup, warmup_type="linear")
     elif factor != 1:
         decays = user["type"] == "WarmupDecayLR"
-        peak = params.get("warmup_max_lr", 0.001 if decays else rate)  # DeepSpeed's defaults
+        peak = params.get("warmup_max_lr", schedule.DECAY_PEAK if decays else rate)
         params.update(warmup_max_lr=peak * factor, warmup_min_lr=params.get("warmup_min_lr", 0.0) * factor)
         if warmup:
             params.update(warmup_num_steps=warmup, warmup_type="linear")

@@ -43,6 +43,7 @@ def test_sequential_by_hand():
         "effective_batch": 24,
         "base_learning_rate": 0.1,
         "learning_rate": 0.1,
+        "optimizer_rate": 0.1,
         "rule": "none",
         "optimizer": {},
         "warmup_updates": 0,
@@ -262,9 +263,9 @@ def played(found, count, user=None):
 
     from dsr.engine import begin_schedule
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.learning_rate)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.optimizer_rate)
     if found.scheduler is None:
-        return [found.learning_rate] * count
+        return [found.optimizer_rate] * count
     scheduler = getattr(lr_schedules, found.scheduler["type"])(optimizer, **found.scheduler["params"])
     if found.scheduler != user:
         begin_schedule(scheduler)
@@ -363,7 +364,7 @@ def test_adascale_reads_the_sequential_schedule_at_its_progress(scheduler):
     found = plan("weak", 4, scaling={"rule": "adascale"}, **change)
     sequential = played(plan("sequential", 1, **change), 450)
     for gain in (1, 3):
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.learning_rate)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.optimizer_rate)
         kind = getattr(lr_schedules, scheduler["type"]) if scheduler else None
         schedule = kind(optimizer, **found.scheduler["params"]) if kind else None
         engine = SimpleNamespace(optimizer=optimizer, lr_scheduler=schedule)
