@@ -491,11 +491,13 @@ def test_experiments_means_and_percentiles_are_told_apart(tmp_path):
 
 def test_parameters_without_a_name(tmp_path, real_data):
     local = {"discipline": 209, "parameterCategory": 6, "parameterNumber": 1}
-    total = {"productDefinitionTemplateNumber": 8, "centre": "lfpw", "parameterCategory": 1, "parameterNumber": 8}
-    first, second = opened(tmp_path / "a.grib", {**BASE, **local}, {**BASE, **total})
+    total = {"productDefinitionTemplateNumber": 8, "centre": "lfpw", "parameterCategory": 1}
+    snow, rain = ({**BASE, **total, "parameterNumber": number} for number in (29, 8))
+    first, second, third = opened(tmp_path / "a.grib", {**BASE, **local}, snow, rain)
     assert first.name == "unknown_209_6_1" and first.attributes["units"] == "" and "no name" in first.notes[0]
-    assert second.name == "unknown_0_1_8" and second.attributes["units"] == "kg m-2"
-    assert second.attributes["long_name"] == "Total precipitation"
+    assert second.name == "unknown_0_1_29" and second.attributes["units"] == "m"
+    assert second.attributes["long_name"] == "Total snowfall" and second.notes == first.notes
+    assert third.name == "tp" and third.attributes["units"] == "kg m-2" and not third.notes
     (mrms,) = opened(real_data / "mrms/PrecipRate_00.00_20190610-001000.grib2")
     assert mrms.name == "unknown_209_6_1" and mrms.grid.shape == (3500, 7000)
     assert next(iter(mrms.keys)).init == int(np.datetime64("2019-06-10T00:10", "s").astype(int))

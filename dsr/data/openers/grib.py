@@ -27,6 +27,7 @@ SUMS = frozenset(
         "ewss nsss lgws mgws gwd bld sund fdir cdir uvb",
     )
 )
+NAMES = {"unknown_0_1_8": "tp"}  # of WMO's table, though eccodes knows them of some centres only
 EXTREME = re.compile(r"(Maximum|Minimum) .*(?:since previous post-processing|in the last (\d* ?)hours?)")
 WIND = re.compile(r"\d*[uv]")  # short names of the components of horizontal wind: u, 10v, 100u
 MONTHS = range(3, 8)  # units of time longer than a day: months, years, ..., which are no number of seconds
@@ -194,11 +195,12 @@ def _name(handle: Any) -> tuple[str, dict[str, str], tuple[str, ...]]:
         if _get(handle, "edition", 0) == 2:
             numbers = ("discipline", "parameterCategory", "parameterNumber")
         name = "_".join(["unknown", *(str(_get(handle, number, 0)) for number in numbers)])
-        notes = ("is a parameter that eccodes has no name for: say its units and standard_name in a recipe",)
+        if name not in NAMES:
+            notes = ("is a parameter that eccodes has no name for: say its units and standard_name in a recipe",)
         told = {key: _get(handle, key, "") for key in ("parameterName", "parameterUnits")}
         if not told["parameterName"].isdigit():  # else only its number, from a table that is not known
             long_name, units = told["parameterName"], told["parameterUnits"]
-    return name, {"units": units, "standard_name": said["cfName"], "long_name": long_name}, notes
+    return NAMES.get(name, name), {"units": units, "standard_name": said["cfName"], "long_name": long_name}, notes
 
 
 def _along_grid(short_name: str, standard_name: str) -> str:
