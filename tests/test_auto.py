@@ -178,6 +178,7 @@ def config(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_launch_probes_chooses_and_goes_on_as_strong_scaling(config, tiny_store, tmp_path, capfd, monkeypatch):
     run = Run(tmp_path / "run")
     assert start(config, tiny_store, run.folder) == 0
@@ -224,6 +225,7 @@ def play(folder, given, plan):
     return run
 
 
+@pytest.mark.slow
 def test_a_batch_that_grew_trains_as_planned_on_any_ranks(tmp_path, tiny_store):
     model, log = {"name": "deepdownscale", "width": 4, "blocks": 1}, {"every": 1}
     given = experiment(budget={"updates": 12}, model=model, log=log, data={"store": str(tiny_store)})
@@ -238,6 +240,7 @@ def test_a_batch_that_grew_trains_as_planned_on_any_ranks(tmp_path, tiny_store):
     assert [line["learning_rate"] for line in lines] == [pytest.approx(0.002 * (3.25 / 2.125) ** 0.5)] * 8
 
 
+@pytest.mark.slow
 def test_a_probe_that_fails_leaves_no_run(config, tiny_store, tmp_path, capfd):
     wild = json.loads(config.read_text())
     wild["optimizer"]["params"]["lr"] = 1e30

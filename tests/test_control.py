@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from dsr.data.simulate import Settings, simulate
 from tests.test_cli import dsr
+
+pytestmark = pytest.mark.slow
 
 CONFIG = {
     "train_micro_batch_size_per_gpu": 1,

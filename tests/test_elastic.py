@@ -5,8 +5,12 @@ import os
 import random
 import signal
 
+import pytest
+
 from dsr.run import Run
 from tests.launched import Launched
+
+pytestmark = pytest.mark.slow
 
 UPDATES = 60
 CONFIG = {

@@ -6,6 +6,8 @@ import pytest
 
 from tests.ranks import DEVICE, prepare, run_ranks, skip_without_gpus, train_all
 
+pytestmark = pytest.mark.slow
+
 # 360 training samples (patches); dropout, noise, crops, clipping and Adam are on.
 SETS = [
     *("dsr.data.patch=8", "dsr.data.noise=0.1", "dsr.model.dropout=0.2", "gradient_clipping=0.05"),

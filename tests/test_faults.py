@@ -24,6 +24,8 @@ from dsr.run import Run
 from tests.conftest import sign
 from tests.launched import Launched, instead_of_training, wait_until
 
+pytestmark = pytest.mark.slow
+
 UPDATES = 240
 CONFIG = {
     "train_micro_batch_size_per_gpu": 1,

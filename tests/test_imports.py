@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("pyproj", "eccodes", "netCDF4", "cfgrib", "torch", "dsr.data.store")
 USE = """

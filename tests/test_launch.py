@@ -206,6 +206,7 @@ def stand_in(experiment, tmp_path, monkeypatch, capfd):
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "ended", "state", "reason"),
     [
@@ -281,6 +282,7 @@ def test_the_rank_that_hangs_is_told_from_those_that_wait(tmp_path):
     assert watch.read(tmp_path, 2) == ("rank 1: UserError: the store is gone", "")
 
 
+@pytest.mark.slow
 def test_slurm_starts_the_ranks_without_deepspeeds_launcher(stand_in, tmp_path, monkeypatch):
     """With an srun of ours, since DeepSpeed's own way to it needs nothing else."""
     srun = (

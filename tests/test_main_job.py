@@ -12,6 +12,8 @@ from dsr.data.store import Store
 from tests.launched import Launched, instead_of_training, wait_until
 from tests.test_cli import dsr
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "train_micro_batch_size_per_gpu": 1,
     "gradient_accumulation_steps": 4,

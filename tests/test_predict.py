@@ -432,6 +432,7 @@ def test_the_command_on_a_full_disk_leaves_nothing_half_written(make_run, tmp_pa
 # Real data
 
 
+@pytest.mark.slow
 def test_a_real_forecast(real_data, tmp_path):
     recipe = recipes.load(Path("ds_configs/recipes/meteonet_nw.json"), real_data)
     prepare(recipe, tmp_path / "store.zarr")

@@ -168,6 +168,7 @@ def count_messages():
     return sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4, 6, 8])
 def test_real_ranks_add_in_the_trees_order_to_the_bit(ranks, tmp_path):
     assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks, (tmp_path / "log").read_text()
@@ -182,6 +183,7 @@ def test_real_ranks_add_in_the_trees_order_to_the_bit(ranks, tmp_path):
         assert one["rows"].tolist() == [[0.1 * i, 1e30 * i] for i in range(10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_the_counted_cost_is_what_ranks_send(ranks, tmp_path):
     assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks

@@ -23,6 +23,8 @@ from dsr.scaling import Plan
 from tests.conftest import sign, write_tiny_store
 from tests.ranks import prepare, run_ranks, train_all, train_main
 
+pytestmark = pytest.mark.slow
+
 # 40 training samples: 3 updates an epoch at 12 slots of one sample. Dropout, clipping and Adam are on.
 SMALL = [
     *("gradient_accumulation_steps=12", "gradient_clipping=0.05", "dsr.budget.updates=12", "dsr.log.every=1"),

@@ -305,6 +305,7 @@ def test_a_file_that_breaks_while_it_is_read_leaves_nothing(tmp_path, monkeypatc
 # Real data
 
 
+@pytest.mark.slow
 def test_era5_gives_the_published_errors_of_interpolation(real_data, tmp_path):
     prepare_from_options(recipe=RECIPES / "era5_uk_x4.json", output=tmp_path / "store", root=real_data)
     store = Store(tmp_path / "store")
@@ -316,12 +317,14 @@ def test_era5_gives_the_published_errors_of_interpolation(real_data, tmp_path):
         assert np.sqrt((error**2).mean()) == pytest.approx(expected, abs=0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "low"), [(2, "16 x 24"), (8, "4 x 6")])
 def test_era5_at_the_other_factors(real_data, factor, low):
     told = prepare_from_options(recipe=RECIPES / f"era5_uk_x{factor}.json", output=None, root=real_data, dry_run=True)
     assert low in told and "train 540, validation 26, test 130 samples" in told
 
 
+@pytest.mark.slow
 def test_meteonet_pairs_by_run_on_nodes(real_data, tmp_path):
     prepare_from_options(recipe=RECIPES / "meteonet_nw.json", output=tmp_path / "store", root=real_data)
     store = Store(tmp_path / "store")

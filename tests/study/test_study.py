@@ -20,6 +20,8 @@ from dsr.study.outcome import test_error as error_of
 from tests.launched import wait_until
 from tests.study.test_ablation import linear, study
 
+pytestmark = pytest.mark.slow
+
 SEQUENTIAL = "tiny-sequential-rate0.004-seed1"
 
 
