@@ -1,5 +1,6 @@
 """Prediction: from the forecast that a user has, through a network, to a CF-conformant file."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cftime
 import numpy as np
 import pytest
 import torch
@@ -234,6 +236,51 @@ def test_runs_that_verify_at_the_same_time_lie_along_a_forecast_dimension(make_r
     assert high["time"].dims == ("forecast",) and len(np.unique(high["time"])) == 3
     assert high["forecast_period"].values.tolist() == lead.tolist()
     assert complaints(tmp_path / "high.nc") == ""
+
+
+def test_a_file_in_another_calendar_keeps_it_and_its_seasons(make_run, tmp_path):
+    run = make_run()
+    source = write_forecast(tmp_path / "low.nc", plane(6, 4))
+
+    def in_360_day(dataset):
+        for name in ("time", "forecast_reference_time"):
+            dataset[name].attrs["calendar"] = "360_day"
+        return dataset
+
+    told = predict.predict(run, [str(change(source, in_360_day))], tmp_path / "high.nc")
+    assert "the first 1970-04-11T00:00" in told  # 100 days after 1 January
+    assert "caution: the input's calendar is 360_day, that of training was proleptic_gregorian" in told
+    high = opened(tmp_path / "high.nc")
+    assert high["time"].values[0] == cftime.Datetime360Day(1970, 4, 11, 1)
+    assert "units_metadata" not in xr.open_dataset(tmp_path / "high.nc", decode_times=False)["time"].attrs
+    assert complaints(tmp_path / "high.nc") == ""
+    network = predict.load(run / "model")
+    network = dataclasses.replace(network, features=dataclasses.replace(network.features, calendar="360_day"))
+    with xr.open_dataset(source) as low:
+        fields = np.stack([low["t"], low["u"]], 1)
+    expected = network(fields, np.full(3, 100 * 24 * HOUR), LEADS)
+    np.testing.assert_allclose(high["t"], expected[:, 0], atol=1e-4)
+
+
+def test_values_far_beyond_training_are_cautioned_about(make_run, tmp_path):
+    run = make_run()
+    source = write_forecast(tmp_path / "low.nc", plane(6, 4))
+    assert "caution" not in predict.predict(run, [str(source)], tmp_path / "usual.nc")
+
+    def hot(dataset):
+        dataset["t"][1] += 40  # one time of three
+        return dataset
+
+    told = predict.predict(run, [str(change(source, hot))], tmp_path / "hot.nc").splitlines()
+    (caution,) = [line for line in told if line.startswith("caution")]
+    trained = Store(run.parent / "store.zarr").statistics["low"]["t"]
+    with xr.open_dataset(source) as low:
+        lowest, highest = float(low["t"].min()), float(low["t"][1].max()) + 40
+    assert caution == (
+        f"caution: t is {lowest:.4g} to {highest:.4g} K in the input, {trained['minimum']:.4g} to "
+        f"{trained['maximum']:.4g} in training; 33 % of its values lie beyond that by more than a standard deviation "
+        f"({trained['std']:.3g})"
+    )
 
 
 # Members

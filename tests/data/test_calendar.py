@@ -1,14 +1,23 @@
 """Dates of every calendar of CF, by hand and by cftime; the phase of a year in its own calendar."""
 
+import json
 import subprocess
 import sys
 
 import cftime
 import numpy as np
 import pytest
+import xarray as xr
 
+from dsr.data import open as open_store
 from dsr.data.calendar import ALIASES, EPOCH, YEAR, canonical, label, parse, when, year_angle
+from dsr.data.info import describe
+from dsr.data.output import export_forecast
+from dsr.data.prepare import prepare_from_options
+from dsr.data.store import Store
 from dsr.errors import UserError
+
+from .archives import analysis
 
 DAY = 86400
 
@@ -96,6 +105,41 @@ def test_the_gregorian_year_keeps_its_bits():
     expected = 2 * np.pi * (seconds / 86400.0 % 365.2425) / 365.2425
     for calendar in ("standard", "gregorian", "proleptic_gregorian"):
         assert year_angle(seconds, calendar).tobytes() == expected.tobytes()
+
+
+def test_a_360_day_archive_from_recipe_to_file(tmp_path):
+    """Every third day of two years at noon: the splits hold the dates that the recipe names, in its calendar."""
+    dates = [cftime.Datetime360Day(y, m, d, 12) for y in (2060, 2061) for m in range(1, 13) for d in range(3, 31, 3)]
+    data = analysis(len(dates)).assign_coords(time=dates)
+    data.to_netcdf(tmp_path / "a.nc", encoding={"time": {"units": "hours since 1970-01-01", "calendar": "360_day"}})
+    ranges = {"train": ["2060-01-01", "2060-12-30"], "validation": ["2061-02-01", "2061-02-30"]}
+    ranges["test"] = ["2061-03-01", "2061-12-30T00:00"]
+    recipe = {"high": {"files": ["a.nc"]}, "factor": 4, "splits": {"by": "time", **ranges}}
+
+    def prepared(output, splits=ranges):
+        text = json.dumps({**recipe, "splits": {**recipe["splits"], **splits}})
+        (tmp_path / "r.json").write_text(text)
+        return prepare_from_options(recipe=tmp_path / "r.json", output=output)
+
+    with pytest.raises(UserError, match=r"splits.train: 2060-12-31 is no date of the 360_day calendar; 2060-12-30 is"):
+        prepared(tmp_path / "store", {"train": ["2060-01-01", "2060-12-31"]})
+    assert not (tmp_path / "store").exists()
+    prepared(tmp_path / "store")
+    store = Store(tmp_path / "store")
+    assert store.calendar == "360_day"
+    low = open_store(tmp_path / "store")["low"]
+    ends = [low.time.values[store.samples(name)][[0, -1]].tolist() for name in ("train", "validation", "test")]
+    assert ends == [
+        [dates[0], cftime.Datetime360Day(2060, 12, 30, 12)],
+        [cftime.Datetime360Day(2061, 2, 3, 12), cftime.Datetime360Day(2061, 2, 30, 12)],
+        [cftime.Datetime360Day(2061, 3, 3, 12), cftime.Datetime360Day(2061, 12, 27, 12)],
+    ]
+    told = describe(tmp_path / "store")
+    assert "240 truths, 2060-01-03T12:00 to 2061-12-30T12:00 in the 360_day calendar" in told
+    assert "validation 10 samples, 2061-02-03T12:00 to 2061-02-30T12:00" in told
+    export_forecast(store, "test", tmp_path / "f.nc")
+    with xr.open_dataset(tmp_path / "f.nc") as forecast:
+        assert forecast["time"].values.tolist() == [cftime.Datetime360Day(2061, 3, 3, 12)]
 
 
 def test_ordinary_dates_do_not_cost_cftime():

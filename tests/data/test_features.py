@@ -1,11 +1,13 @@
 """What the network sees: channels, spread, base, missing values, bounds, the sun; the same from a model's folder."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dsr.config import Data
+from dsr.data.calendar import parse
 from dsr.data.features import Features, cos_zenith
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import Store
@@ -138,6 +140,28 @@ def test_a_field_that_never_changes_is_not_divided_by_zero(tmp_path):
     store.statistics["low"]["u"]["std"] = store.statistics["static"]["h"]["std"] = 0.0
     inputs, _ = Features.of(store, Data()).inputs(*take(store))
     assert np.isfinite(inputs).all()
+
+
+def test_the_season_is_that_of_the_datas_own_year(store):
+    """In a year of 360 days of 30 each, the day of the year is an angle in degrees."""
+    features = replace(Features.of(store, Data(extras=["day_of_year"])), calendar="360_day")
+    times = np.array([parse(f"2063-{month:02}-30T12:00", "360_day") for month in (2, 6)])
+    low, *_ = take(store)
+    found, _ = features.inputs(low, times, np.zeros(2, int))
+    angles = np.degrees(np.arctan2(found[:, -2, 0, 0], found[:, -1, 0, 0])) % 360
+    np.testing.assert_allclose(angles, [59.5, 179.5], atol=1e-4)
+    again = Features.restore(json.loads(json.dumps(features.to_json())), features.arrays())
+    assert again.calendar == "360_day" and Features.of(store, Data()).calendar == store.calendar
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "all_leap"])
+def test_the_sun_follows_the_datas_own_year(calendar):
+    """Noon at the tropic of Cancer, when the year is as far as on 21 June: overhead, a century away from 1970."""
+    days = {"noleap": 365, "360_day": 360, "all_leap": 366}[calendar]
+    day = round(171.5 / 365 * days)
+    midsummer = np.array([(93 * days + day) * 86400 + 43320])
+    found = cos_zenith(midsummer, np.array([[23.44]]), np.array([[0.0]]), calendar)
+    assert found.item() == pytest.approx(1.0, abs=0.002)
 
 
 @pytest.mark.parametrize(
