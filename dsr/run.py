@@ -321,8 +321,8 @@ def environment(devices: str, model: str, threads: int, fingerprint: str) -> dic
     packages = (*ARITHMETIC, "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
-        "sources": _sources(),
+        "packages": {name: version(name) for name in packages},
+        "sources": sources(),
         "host": platform.node(),
         "system": platform.platform(),
         "devices": devices,
@@ -432,14 +432,15 @@ def _clear(folder: Path) -> None:
             remove(path)
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _sources() -> str:
+def sources() -> str:
+    """The SHA-256 over dsr's own Python files, names and bytes, in the order of their paths."""
     package, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")

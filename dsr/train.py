@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dsr import engine, models, watch
+from dsr import engine, models, sameness, watch
 from dsr.config import Experiment, validate
 from dsr.data.domain import Domain
 from dsr.data.features import Features
@@ -25,6 +25,7 @@ from dsr.journal import Journal
 from dsr.noise import Noise
 from dsr.reduce import time_messages
 from dsr.run import Run, checkpoint_name, weights_sha256
+from dsr.sameness import Unlike
 from dsr.scaling import Phase, Plan, deepspeed_config
 from dsr.verify.validation import Skill, Validation
 
@@ -46,13 +47,14 @@ def main() -> None:
     try:
         train(run if lead else None, device)
     except Exception as error:
-        known = isinstance(error, UserError | NotFinite)
+        alike = isinstance(error, NotFinite | Unlike)  # on every rank
+        known = alike or isinstance(error, UserError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         lost = _lost_a_rank(error)
         if lost or not lead or not _told(run, reason):
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
             watch.let_the_other_end() if lost else watch.leave(reason)
-        if isinstance(error, NotFinite):
+        if alike:
             engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
         if os.environ.get("DSR_DEBUG"):
             raise
@@ -90,6 +92,7 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- data, network, engine
     store = Store(settings.data.store or "")
+    sameness.compare(store.fingerprint, experiment.exact, device)
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed)
     torch.manual_seed(settings.seed)
