@@ -36,18 +36,33 @@ class Rotation:
 
 
 def rotation(variables: list[Variable], grid: Grid, archive: str) -> Rotation:
-    """The rotation of all x_wind and y_wind of an archive. Raises UserError where one has no partner."""
+    """The rotation of all x_wind and y_wind of an archive, of none where its winds are to east and north already.
+
+    Raises UserError where a component has no partner, or where there is no wind.
+    """
     along_x = [i for i, v in enumerate(variables) if v.standard_name == "x_wind"]
     along_y = [i for i, v in enumerate(variables) if v.standard_name == "y_wind"]
-    if not along_x or len(along_x) != len(along_y):
+    turned = {v.standard_name for v in variables} & set(TURNED.values())
+    if len(along_x) != len(along_y) or not (along_x or turned):
         raise UserError(
             f'{archive}: "rotate_winds" needs both components, with standard_name x_wind and y_wind; it has '
             f"{len(along_x)} and {len(along_y)}"
         )
     angle = axis_angle(grid)
-    return Rotation(
-        list(zip(along_x, along_y, strict=True)), np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
-    )
+    pairs = [(i, _partner(i, along_y, variables, archive)) for i in along_x]
+    return Rotation(pairs, np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32))
+
+
+def _partner(i: int, along_y: list[int], variables: list[Variable], archive: str) -> int:
+    """The component along y of the wind whose component along x is variable `i`: of several, by their names."""
+    name = variables[i].name
+    partners = {name.replace(x, y, 1) for x, y in (("u", "v"), ("U", "V"), ("x", "y"), ("X", "Y"))} - {name}
+    named = [j for j in along_y if variables[j].name in partners]
+    if len(along_y) > 1 and len(named) != 1:
+        raise UserError(
+            f"{archive}: which wind {name} belongs to cannot be told; name components alike, such as u_80 and v_80"
+        )
+    return named[0] if named else along_y[0]
 
 
 def axis_angle(grid: Grid) -> np.ndarray:

@@ -7,7 +7,8 @@ from pyproj import Proj
 
 from dsr.data.archive import open_archive
 from dsr.data.grid import Grid
-from dsr.data.winds import axis_angle
+from dsr.data.store import Variable
+from dsr.data.winds import axis_angle, rotation
 from dsr.errors import UserError
 
 SPHERE = {"earth_radius": 6371229.0}
@@ -77,3 +78,18 @@ def test_one_component_cannot_be_turned(tmp_path):
     path, _ = write(tmp_path / "w.nc", names=("u10",))
     with pytest.raises(UserError, match="needs both components"):
         open_archive([path], rotate_winds=True)
+
+
+def test_several_winds_are_matched_by_name():
+    grid = Grid(np.linspace(-1.5e6, 1.5e6, 7), np.linspace(-2e6, 2e6, 9), LAMBERT)
+    names = {"u10": "x_wind", "u80": "x_wind", "v80": "y_wind", "v10": "y_wind"}
+    assert rotation([Variable(n, "m s-1", s) for n, s in names.items()], grid, "a").pairs == [(0, 3), (1, 2)]
+    names = {"low": "x_wind", "u80": "x_wind", "v80": "y_wind", "v10": "y_wind"}
+    with pytest.raises(UserError, match="which wind low belongs to"):
+        rotation([Variable(n, "m s-1", s) for n, s in names.items()], grid, "a")
+
+
+def test_winds_that_are_turned_already_stay():
+    grid = Grid(np.linspace(-1.5e6, 1.5e6, 7), np.linspace(-2e6, 2e6, 9), LAMBERT)
+    names = {"u10": "eastward_wind", "v10": "northward_wind"}
+    assert rotation([Variable(n, "m s-1", s) for n, s in names.items()], grid, "a").pairs == []
