@@ -46,15 +46,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if not path.exists():
-            temporary.replace(path)
-        elif not _exchange(temporary, path):
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
+        take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(folder: Path, path: Path) -> None:
+    """Let a folder become `path`; an older one of that name then lies where the folder was, or is gone."""
+    if not path.exists():
+        folder.replace(path)
+    elif not _exchange(folder, path):
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.replace(old)
+        folder.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def take_lock(descriptor: int, patience: float, shared: bool = False) -> bool:

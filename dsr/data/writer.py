@@ -14,7 +14,7 @@ from dsr.data.skeleton import finish_skeleton, write_skeleton
 from dsr.data.statistics import of_store
 from dsr.data.store import Layout, Store
 from dsr.errors import UserError
-from dsr.files import take_lock
+from dsr.files import take_lock, take_place
 
 PATIENCE = 5.0  # seconds for the processes of a preparation that was killed to end
 
@@ -34,8 +34,7 @@ class Writer:
 
     def __init__(self, path: Path, layout: Layout, plan: str = ""):
         self.path, self.layout, self.plan = Path(path), layout, plan
-        if self.path.exists():
-            raise UserError(f"{path} exists already: give another output path, or remove it first")
+        self._check_place()
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         self.folder = self.partial / "store"
         self.sums: dict[str, str] = {}  # of the chunks that are written
@@ -62,7 +61,7 @@ class Writer:
         try:
             if kind is None:
                 self._finish()
-                self.folder.rename(self.path)
+                take_place(self.folder, self.path)
         except KeyboardInterrupt:
             kind = KeyboardInterrupt
             raise
@@ -78,6 +77,10 @@ class Writer:
         self.done[job] = Counter(counts)
         with (self.partial / "journal").open("a") as journal:
             journal.write(json.dumps([job, sums, list(counts.items())]) + "\n")
+
+    def _check_place(self) -> None:
+        if self.path.exists():
+            raise UserError(f"{self.path} exists already: give another output path, or remove it first")
 
     def _begin(self) -> None:
         """Begin anew, whatever an earlier process left."""
@@ -107,8 +110,11 @@ class Writer:
                 raise RuntimeError(f"row {row} of {chunks.name} was never written")
         finish_skeleton(self.folder)
         self._write_manifest()
-        finish_skeleton(self.folder, statistics=of_store(Store(self.folder)))
+        finish_skeleton(self.folder, statistics=self._statistics(Store(self.folder)))
         self._write_manifest()
+
+    def _statistics(self, store: Store) -> dict[str, Any]:
+        return of_store(store)
 
     def _write_manifest(self) -> None:
         chunks = {self.folder / "high/field/c", self.folder / "low/field/c"}
