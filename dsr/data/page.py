@@ -215,7 +215,7 @@ def _numbers(known: dict[str, Variable], found: dict[str, Match]) -> list[list[s
             _rounded(m.rmse, m.spread),
             f"{m.ratio:.3f}" if _adds_up(known[name]) else "–",
             *(f"{_rounded(a, m.spread)}, {_rounded(b, m.spread)}" for a, b in ends),
-            known[name].units,
+            known[name].units.replace(" ", "\u00a0"),
         ])  # fmt: skip
     return rows
 
@@ -227,7 +227,8 @@ def _notes(store: Store, sample: Sample) -> list[str]:
         f"grid and compared with low{members} in cells that it covers to three quarters or more. Bias: low minus high.",
         "Correlation over the map: within each field, the mean over pairs. In time, and by lag: of departures from "
         "each cell's mean over the sample.",
-        "Lag: where low lies, and when it comes, seen from high, by the best correlation; in time whole steps only.",
+        "Lag: where low lies, and when it comes, seen from high, by the best correlation; in time whole steps only. "
+        "Where all variables lie elsewhere the grids do; where one does, it may be the model's own.",
     ]
 
 

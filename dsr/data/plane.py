@@ -25,8 +25,9 @@ class Plane:
         self.bare, self.mapping = grid.bare, None
         if self.bare:
             return
-        rows, columns = (slice(None, None, max(1, size // 50)) for size in grid.shape)
-        points = _vectors(grid.latitude[rows, columns], grid.longitude[rows, columns])
+        y, x = (values[:: max(1, len(values) // 50)] for values in (grid.y, grid.x))
+        grid = Grid(y, x, grid.mapping)  # coarse: it only tells where the middle is, and how far the rest
+        points = _vectors(grid.latitude, grid.longitude)
         middle = points.mean((1, 2))
         self.middle = middle / max(np.linalg.norm(middle), 1e-9)
         arc = np.rad2deg(np.arccos(np.clip(np.tensordot(self.middle, points, 1), -1, 1)))

@@ -249,10 +249,9 @@ GRIDS = {  # high: rows, columns, mapping; low is coarsened x4 unless it is give
 }
 
 
-def on(path: Path, high: Grid, low: Grid | None = None, times: int = 12) -> Store:
-    """A store of waves that are the same function of the place on both grids."""
-    low = low or high.coarsened(FACTOR)
-    index = high.index_on(low)
+def on(path: Path, high: Grid, times: int = 12, **more: object) -> Store:
+    """A store of waves that are the same function of the place on the grid and on the coarsened one."""
+    low = high.coarsened(FACTOR)
     layout = Layout(
         high_variables=[Variable("t2m", "K", "air_temperature")],
         low_variables=[Variable("t2m", "K", "air_temperature")],
@@ -263,11 +262,12 @@ def on(path: Path, high: Grid, low: Grid | None = None, times: int = 12) -> Stor
         low_lead_time=np.zeros(times, np.int64),
         high_index=np.arange(times),
         split=np.repeat([0, 1, 2], times // 3),
-        low_index=index,
+        low_index=high.index_on(low),
         factor=FACTOR,
         pairing="valid-time",
         splits={},
         provenance={},
+        **more,  # type: ignore[arg-type]
     )
     with Writer(path, layout) as writer:
         for row in range(times):
@@ -297,6 +297,18 @@ def test_the_page_of_every_kind_of_grid(tmp_path, name):
     for picture in pictures:
         assert base64.b64decode(picture)[:8] == b"\x89PNG\r\n\x1a\n"
     assert not re.search(r'(src|href)="(?!data:)|url\(|@import', output.read_text()), "the page must stand alone"
+
+
+def test_both_topographies(tmp_path):
+    """Low is 100 m too high in the west, and no more than that can be told apart."""
+    hills = 300 + 200 * weather(1, (40, 24))[0]
+    low = coarse(hills) + 100 * (np.arange(6) < 3)
+    statics = {"static_variables": [Variable("h", "m", "surface_altitude")], "static": {"h": hills}}
+    store = on(tmp_path / "store", GRIDS["rotated"], low_static={"h": low}, **statics)
+    text = text_of(write(store.path))
+    assert "h of low and of high." in text
+    assert "h: where low is too high (red) or too low (blue)." in text
+    assert "none on the low grid" not in text
 
 
 def test_what_a_user_named_is_text_and_never_markup(tmp_path):
