@@ -6,9 +6,13 @@ from pathlib import Path
 import cftime
 import numpy as np
 import pytest
+import xarray as xr
 
-from dsr.data.prepare import open_part
+from dsr.data.archive import open_archive
+from dsr.data.choice import Choice
+from dsr.data.prepare import open_part, prepare
 from dsr.data.recipe import load
+from dsr.errors import UserError
 
 from .archives import wrf
 from .archives.netcdf import ARCHIVES, written
@@ -62,19 +66,19 @@ def cone(origin: float, north: float, parallels: tuple[float, float], radius: fl
 
 
 BY_HAND = {  # name: [((row, column), latitude, longitude), ...]
-    "wrf": [((7, 7), 45.0, 10.0), ((10, 7), cone(45, 30_000, (30, 60), SPHERE), 10.0)],
-    "cordex": [
+    "wrf_nests": [((7, 7), 45.0, 10.0), ((10, 7), cone(45, 30_000, (30, 60), SPHERE), 10.0)],
+    "cordex_x4": [
         ((8, 10), 50.75, 18.0),
         ((0, 10), 49.87, 18.0),
     ],  # along the meridian of the pole, rotated = true degrees
-    "hyras": [((5, 10), 52.0, 10.0)],
-    "meps": [((6, 8), 63.3, 15.0), ((14, 8), cone(63.3, 20_000, (63.3, 63.3), 6_371_000), 15.0)],
-    "hrrr_zarr": [((5, 7), 38.5, -97.5), ((0, 7), cone(38.5, 15_000, (38.5, 38.5), 6_371_229), -97.5)],
-    "lambert_places": [((6, 8), 63.3, 15.0), ((14, 8), cone(63.3, 20_000, (63.3, 63.3), 6_371_000), 15.0)],
-    "era5_cds": [((0, 0), 46.0, 4.0), ((4, 8), 45.0, 6.0)],
-    "arco_era5": [((0, 0), 50.0, 354.0), ((4, 28), 49.0, 1.0)],
-    "weatherbench2": [((16, 32), 0.0, 180.0), ((0, 0), -90.0, 0.0)],
-    "imerg": [((0, 0), 10.05, 20.05), ((3, 4), 10.35, 20.45)],
+    "hyras_x4": [((5, 10), 52.0, 10.0)],
+    "meps_x4": [((6, 8), 63.3, 15.0), ((14, 8), cone(63.3, 20_000, (63.3, 63.3), 6_371_000), 15.0)],
+    "hrrr_zarr_x4": [((5, 7), 38.5, -97.5), ((0, 7), cone(38.5, 15_000, (38.5, 38.5), 6_371_229), -97.5)],
+    "lambert_places_x4": [((6, 8), 63.3, 15.0), ((14, 8), cone(63.3, 20_000, (63.3, 63.3), 6_371_000), 15.0)],
+    "era5_cds_x4": [((0, 0), 46.0, 4.0), ((4, 8), 45.0, 6.0)],
+    "arco_era5_x4": [((0, 0), 50.0, 354.0), ((4, 28), 49.0, 1.0)],
+    "hres_to_era5_weatherbench2": [((16, 32), 0.0, 180.0), ((0, 0), -90.0, 0.0)],
+    "imerg_x4": [((0, 0), 10.05, 20.05), ((3, 4), 10.35, 20.45)],
 }
 
 
@@ -112,7 +116,7 @@ WRF = {  # PROJECTION: the points [7, 7], and 30 km further along one axis
 def test_wrf_lies_where_its_projection_puts_it(tmp_path, projection):
     latitude, longitude, other, there, along = WRF[projection]
     truth = wrf.write(tmp_path / "wrf", getattr(wrf, projection), runs=2)
-    grid = opened(tmp_path, "wrf").grid
+    grid = opened(tmp_path, "wrf_nests").grid
     assert cells_off(grid, truth) < 1e-3
     assert (grid.latitude[7, 7], grid.longitude[7, 7]) == pytest.approx((latitude, longitude), abs=1e-5)
     assert (grid.latitude[other], grid.longitude[other]) == pytest.approx((there, along), abs=1e-5)
@@ -122,9 +126,113 @@ def test_wrf_lies_where_its_projection_puts_it(tmp_path, projection):
 @pytest.mark.parametrize("projection", WRF)
 def test_a_nest_lies_in_its_parent_where_it_starts(tmp_path, projection, ratio):
     wrf.write(tmp_path / "wrf", getattr(wrf, projection), ratio=ratio, start=(5, 6), runs=2)
-    high, low = opened(tmp_path, "wrf").grid, opened(tmp_path, "wrf", "low").grid
+    high, low = opened(tmp_path, "wrf_nests").grid, opened(tmp_path, "wrf_nests", "low").grid
     rows, columns = high.index_on(low)
     # Cell 5 (counted from 1) reaches from 3.5 to 4.5 (from 0); the first nest point lies half a nest cell inside.
     expected = 3.5 + (np.arange(4 * ratio) + 0.5) / ratio
     np.testing.assert_allclose(rows, np.broadcast_to(expected[:, None], rows.shape), atol=1e-3)
     np.testing.assert_allclose(columns, np.broadcast_to(expected + 1, columns.shape), atol=1e-3)
+
+
+def test_wrf_staggers_and_empties_buckets(tmp_path):
+    truth = wrf.write(tmp_path, runs=2)
+    wanted = {"u": Choice(source="U", select={"z": 1}), "resolved": Choice(source="RAINNC", units="kg m-2")}
+    archive = open_archive([str(tmp_path / "wrfout_d02_*")], wanted)
+    between = np.stack([archive.read(i)[0] for i in range(len(archive.frames))])
+    # Level 1 holds 10, 11, 12 ... at the cells' western and eastern sides.
+    np.testing.assert_allclose(between, np.broadcast_to(np.arange(12) + 10.5, between.shape), rtol=1e-6)
+    fallen = np.stack([archive.read(i)[1] for i in range(len(archive.frames))])
+    np.testing.assert_allclose(fallen, 0.75 * truth.fields["RAIN"].values, atol=1e-5)
+    assert (0.75 * truth.fields["RAIN"].values[:3]).sum(0).max() > wrf.BUCKET  # so that one was emptied
+
+
+def changed(source: Path, path: Path, how) -> Path:
+    with xr.open_dataset(source, decode_times=False) as data:
+        how(data.load()).to_netcdf(path)
+    return path
+
+
+def first(folder: Path) -> Path:
+    return sorted(folder.glob("wrfout_d02_*"))[0]
+
+
+def test_a_wrf_file_that_was_cropped_lies_where_it_lay(tmp_path):
+    truth = wrf.write(tmp_path, runs=1)
+    path = changed(
+        first(tmp_path), tmp_path / "cut.nc", lambda d: d.isel(south_north=slice(3, 9), west_east=slice(2, 10))
+    )
+    grid = open_archive([str(path)], {"T2": Choice()}).grid
+    np.testing.assert_allclose(grid.latitude, truth.latitude[3:9, 2:10], atol=1e-5)
+    np.testing.assert_allclose(grid.longitude, truth.longitude[3:9, 2:10], atol=1e-5)
+
+
+def test_a_wrf_run_begins_where_its_simulation_does_whatever_was_restarted(tmp_path):
+    wrf.write(tmp_path, runs=1)
+    began = {"SIMULATION_START_DATE": "2019-12-31_18:00:00"}
+    path = changed(first(tmp_path), tmp_path / "restarted.nc", lambda d: d.assign_attrs(began))
+    archive = open_archive([str(path)], {"RAIN": Choice()})
+    assert {frame.lead for frame in archive.frames} == {3600 * hour for hour in (6, 7, 8, 9)}
+    assert archive.interval("RAIN", archive.frames[1]) == (6 * 3600, 7 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda d: d.assign_attrs(MAP_PROJ=0), "an idealised plane lies nowhere on the earth"),
+        (lambda d: d.assign(XLAT=d["XLAT"] + d["XTIME"] / 600), "a nest that moves"),
+        (lambda d: d.drop_vars(["XLAT", "XLONG"]), "holds no XLAT and XLONG"),
+        (lambda d: d.assign(Times=d["Times"].astype(str).str.replace("_", " at ").astype("S22")), "its Times are not"),
+    ],
+)
+def test_a_wrf_file_that_cannot_be_placed_is_refused(tmp_path, how, message):
+    wrf.write(tmp_path, runs=1)
+    path = changed(first(tmp_path), tmp_path / "other.nc", how)
+    with pytest.raises(UserError, match=f"other.nc: .*{message}"):
+        open_archive([str(path)], {"T2": Choice()})
+
+
+def test_winds_along_the_grid_are_marked_where_they_are_not_turned(tmp_path):
+    wrf.write(tmp_path, wrf.POLAR, runs=1)
+    archive = open_archive([str(first(tmp_path))], {"U10": Choice(), "V10": Choice()})
+    assert [v.standard_name for v in archive.variables] == ["x_wind", "y_wind"]
+    assert "U10 is the wind along the grid's own axes" in archive.notes[0]
+
+
+# Others
+
+
+def test_preliminary_era5_is_told_and_can_be_left_out(tmp_path):
+    written(tmp_path, "era5_cds_x4")
+    files = [str(tmp_path / "era5/data_stream-oper_stepType-instant.nc")]
+    both = open_archive(files, {"t2m": Choice()})
+    assert len(both.frames) == 96 and any("t2m is of expver 0005 at 24 of 96 times" in note for note in both.notes)
+    assert len(open_archive(files, {"t2m": Choice(select={"expver": "0001"})}).frames) == 72
+
+
+def test_versions_that_overlap_must_be_chosen(tmp_path):
+    written(tmp_path, "era5_cds_until_2024_x4")
+    with pytest.raises(UserError, match="expver 1; expver 5: choose by"):
+        open_archive([str(tmp_path / "era5/*.nc")], {"t2m": Choice()})
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_racmo_lies_where_its_own_places_say_and_is_split_by_winters(real_data, tmp_path, factor):
+    told = prepare(load(RECIPES / f"racmo_x{factor}.json", real_data), None, dry_run=True)
+    assert "splits by time: train 1264, validation 270, test 271 samples" in told
+    grid = open_part(load(RECIPES / f"racmo_x{factor}.json").high, real_data).grid
+    with xr.open_dataset(real_data / "iberia/racmo_1983_2002.nc") as data:
+        np.testing.assert_allclose(grid.latitude, data["lat"], atol=1e-6)
+        np.testing.assert_allclose(grid.longitude, data["lon"], atol=1e-6)
+
+
+def test_ncep_on_two_grids_becomes_one_and_its_rate_a_daily_sum(real_data):
+    recipe = load(RECIPES / "ncep_eobs.json", real_data)
+    told = prepare(recipe, None, dry_run=True)
+    assert "ncep_levels.nc (5 x 7 points" in told and "is interpolated bilinearly onto the grid of" in told
+    low = open_part(recipe.low[0], real_data)
+    rain = low.variables[1]
+    assert (rain.name, rain.units, rain.cell_methods) == ("pr", "kg m-2", "time: sum")
+    with xr.open_dataset(real_data / "iberia/ncep_surface.nc") as data:
+        expected = np.maximum(data["pr"][7].values.astype("f8"), 0) * 86400
+    np.testing.assert_allclose(low.read(7)[1], expected, rtol=1e-5)
+    assert low.interval("pr", low.frames[7]) == (0, 86400)  # stamped where the day begins

@@ -76,6 +76,9 @@ def _dataset(path: str) -> Any:
         if raw[name].ndim == 3 and not np.array_equal(raw[name][0], raw[name][-1]):
             raise UserError("is of a nest that moves; dsr takes grids that stay")
     mapping = _mapping(raw.attrs)
+    for axis in ("south_north", "west_east"):  # not all that was cropped was cropped along both
+        if raw.sizes.get(f"{axis}_stag") not in (None, raw.sizes[axis] + 1):
+            raw = raw.drop_dims(f"{axis}_stag")
     try:  # as of an idealised run, so that xwrf adds no projection of its own
         dataset = raw.assign_attrs(MAP_PROJ=0).xwrf.postprocess(calculate_diagnostic_variables=False)
     except ValueError as error:

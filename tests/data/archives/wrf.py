@@ -21,7 +21,7 @@ PROJ = {
     2: "+proj=stere +lat_0={pole} +lat_ts={TRUELAT1} +lon_0={STAND_LON} +R={R}",
     3: "+proj=merc +lat_ts={TRUELAT1} +lon_0={STAND_LON} +R={R}",
 }
-BUCKET = 5.0  # mm: what a rain bucket holds before it is emptied and counted
+BUCKET = 0.05  # mm: what a rain bucket holds before it is emptied and counted; in earnest 100
 PARENT_SHAPE, PARENT_STEP = (13, 15), 30_000.0  # points, m; the point in the middle lies at the projection's centre
 
 
@@ -179,6 +179,7 @@ def _write_one(
         put("COSALPHA", cosine * every, "", "Local cosine of map rotation")
         put("U10", (8 * cosine - 3 * sine) * every, "m s-1", "U at 10 M")
         put("V10", (-3 * cosine - 8 * sine) * every, "m s-1", "V at 10 M")
+        put("LANDMASK", every + 0 * latitude, "", "LAND MASK (1 FOR LAND, 0 FOR WATER)")
         put("HGT", (100 + 3 * np.arange(len(x)) + 5 * np.arange(len(y))[:, None]) * every, "m", "Terrain Height")
         staggered = np.arange(len(x) + 1) + 10 * np.arange(2)[:, None, None] + np.zeros((len(leads), 1, len(y), 1))
         put("U", staggered, "m s-1", "x-wind component", "bottom_top south_north west_east_stag")
