@@ -10,6 +10,7 @@ import xarray as xr
 
 from dsr.data.archive import open_archive
 from dsr.data.choice import Choice
+from dsr.data.decoding.time import points
 from dsr.data.prepare import open_part, prepare
 from dsr.data.recipe import load
 from dsr.errors import UserError
@@ -213,6 +214,16 @@ def test_versions_that_overlap_must_be_chosen(tmp_path):
     written(tmp_path, "era5_cds_until_2024_x4")
     with pytest.raises(UserError, match="expver 1; expver 5: choose by"):
         open_archive([str(tmp_path / "era5/*.nc")], {"t2m": Choice()})
+
+
+def test_the_julian_calendar_is_the_real_one_only_where_they_agree():
+    said = {"units": "days since 1900-03-01", "calendar": "julian"}
+    seconds, calendar = points(xr.Variable("time", np.array([0, 43951], "i4")), said)
+    assert calendar == "proleptic_gregorian"
+    assert seconds.astype("M8[s]").astype(str).tolist() == ["1900-03-01T00:00:00", "2020-06-30T00:00:00"]
+    for start in ("1850-01-01", "1900-02-28"):  # the day after is the 29th there, and none here
+        with pytest.raises(UserError, match="from March 1900 to February 2100 only"):
+            points(xr.Variable("time", np.array([0, 43951], "i4")), said | {"units": f"days since {start}"})
 
 
 @pytest.mark.parametrize("factor", [2, 4])
