@@ -67,18 +67,21 @@ def load(model_folder: Path) -> Network:
 
     Raises UserError where there is none, and `dsr.run.Damaged` where it is not what was written.
     """
-    import torch
-
     if not (model_folder / "model.json").exists():
         raise UserError(f"{model_folder}: no trained network there; it is written at a run's first validation")
     parameters, tensors, description = read_model(model_folder)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     features = Features.restore(description["features"], arrays)
     domain = Domain.restore(description["domain"], arrays)
+    return Network(_module(description, features, parameters), features, domain, description)
+
+
+def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
+    import torch
+
     module = models.build(Model.model_validate(description["network"]), features)
     module.load_state_dict(parameters)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Network(module.float().eval().to(device), features, domain, description)
+    return module.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def predict(
@@ -114,6 +117,8 @@ def predict(
     rows, columns = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
     if grid:
         features = _elsewhere(network, features, high, low_grid, static)
+        module = _module(network.description, features, network.module.state_dict())
+        network = replace(network, module=module)
     trained_on, network = network.features, replace(network, features=features)
     reach = _Reach.of(features)
     members = None if features.ensemble or archive.members is None else _numbers(archive.members)
@@ -232,8 +237,12 @@ def _part(wanted: Grid, given: Grid, name: str) -> tuple[Any, Any]:
     index = wanted.index_on(given)
     rows, columns = np.rint(index[0][:, 0]).astype(int), np.rint(index[1][0]).astype(int)
     off = max(np.abs(index[0] - rows[:, None]).max(), np.abs(index[1] - columns).max())
+    steps = [np.abs(np.diff(rows)), np.abs(np.diff(columns))]
+    if given.period is not None:
+        columns %= given.period
+        steps[1] = np.minimum(steps[1], given.period - steps[1])
     inside = all(i.min() >= 0 and i.max() < size for i, size in zip((rows, columns), given.shape, strict=True))
-    if off > EDGE or not inside or any(np.any(np.abs(np.diff(i)) != 1) for i in (rows, columns)):
+    if off > EDGE or not inside or any(np.any(step != 1) for step in steps):
         raise UserError(
             f"{name}: lies on {given.describe()}, but the network was trained on {wanted.describe()}; "
             "--grid and --static take it to another domain"
@@ -260,6 +269,8 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
         features,
         low_shape=low.shape,
         low_index=index,
+        low_period=low.period,
+        periodic=high.periodic,
         static_fields=fields,
         latitude=high.latitude if sun else None,
         longitude=high.longitude if sun else None,

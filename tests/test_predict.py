@@ -394,6 +394,58 @@ def test_another_domain_is_refused_where_it_cannot_be(make_run, tmp_path, elsewh
     assert not out.exists()
 
 
+# Round the earth
+
+
+def test_a_network_of_the_globe_has_no_seam(tmp_path):
+    """Input from 0 or from 180 W gives the same fields, and a field that is turned the same fields, turned."""
+    low_grid = Grid(80 - 20.0 * np.arange(9), 20.0 * np.arange(18))
+    high_grid = Grid(87.5 - 5.0 * np.arange(36), -7.5 + 5.0 * np.arange(72))
+    store = write_globe(tmp_path / "store.zarr", high_grid, low_grid)
+    run = untrained(tmp_path / "run", store)
+    features = predict.load(run / "model").features
+    assert features.periodic and features.low_period == 18
+    shifted = Grid(low_grid.y, np.roll(low_grid.x, 9))
+    field = np.random.default_rng(0).normal(280, 5, size=(9, 18)).astype(np.float32)
+    found = []
+    for name, grid, values in (
+        ("zero", low_grid, field),
+        ("west", Grid(shifted.y, shifted.x - 360), np.roll(field, 9, -1)),
+        ("turned", low_grid, np.roll(field, 2, -1)),
+    ):
+        dataset = grid.to_dataset().assign_coords(time=("time", [0], {"units": "hours since 2000-01-01"}))
+        dataset = dataset.drop_vars(["latitude", "longitude"])
+        dataset["t"] = (("time", "y", "x"), values[None], {"units": "K", "standard_name": "air_temperature"})
+        dataset.to_netcdf(tmp_path / f"{name}.nc")
+        predict.predict(run, [str(tmp_path / f"{name}.nc")], tmp_path / f"{name}_high.nc")
+        found.append(opened(tmp_path / f"{name}_high.nc")["t"].values)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    np.testing.assert_allclose(found[2], np.roll(found[0], 8, -1), atol=1e-3)
+
+
+def write_globe(path: Path, high_grid: Grid, low_grid: Grid) -> Store:
+    layout = Layout(
+        high_variables=[T],
+        low_variables=[T],
+        high_grid=high_grid,
+        low_grid=low_grid,
+        time=np.arange(6) * 24 * HOUR,
+        low_init_time=np.arange(6) * 24 * HOUR,
+        low_lead_time=np.zeros(6, int),
+        high_index=np.arange(6),
+        split=np.repeat([0, 1, 2], 2),
+        low_index=high_grid.index_on(low_grid),
+        factor=4,
+        pairing="coarsen",
+        splits={"by": "time"},
+        provenance={},
+    )
+    with Writer(path, layout) as writer:
+        for i in range(6):
+            writer.high[i], writer.low[i] = (waves((T,), grid, i) for grid in (high_grid, low_grid))
+    return Store(path)
+
+
 # Bad input
 
 

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from dsr.config import Data
     from dsr.data.store import Store
 
+SETTINGS = (
+    "extras",
+    "members",
+    "ensemble",
+    "fill",
+    "statistics",
+    "calendar",
+    "low_period",
+    "periodic",
+)  # of model.json
 Window = tuple[slice, slice]  # rows and columns of the high grid
 
 
@@ -40,6 +50,8 @@ class Features:
     statistics: dict[str, Any]
     low_shape: tuple[int, int]
     low_index: tuple[np.ndarray, np.ndarray]  # two (Y, X) float64
+    low_period: int | None  # after how many low columns their places come again, where they go round the earth
+    periodic: bool  # whether the high columns go round
     static_fields: np.ndarray  # (static, Y, X) float32, physical units
     latitude: np.ndarray | None  # (Y, X) float64 degrees, for the solar zenith angle
     longitude: np.ndarray | None
@@ -77,6 +89,8 @@ class Features:
             statistics=store.statistics,
             low_shape=tuple(store.low_shape),  # type: ignore[arg-type]
             low_index=store.low_index,
+            low_period=store.low_period,
+            periodic=grid.periodic,
             static_fields=store.static[rows],
             latitude=grid.latitude if sun else None,
             longitude=grid.longitude if sun else None,
@@ -121,7 +135,7 @@ class Features:
 
     @cached_property
     def bicubic(self) -> Interpolation:
-        return Interpolation(self.low_index, self.low_shape, "bicubic")
+        return Interpolation(self.low_index, self.low_shape, "bicubic", self.low_period)
 
     def combine(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """(n, [member,] variable, y, x) -> the centre (n, variable, y, x) and, where it is used, the spread."""
@@ -215,7 +229,7 @@ class Features:
 
     def to_json(self) -> dict[str, Any]:
         """All but the arrays, for model.json."""
-        keys = ("extras", "members", "ensemble", "fill", "statistics", "low_shape", "calendar")
+        keys = (*SETTINGS, "low_shape")
         groups = {key: [asdict(v) for v in getattr(self, key)] for key in ("low", "high", "static")}
         return {**groups, **{key: getattr(self, key) for key in keys}}
 
@@ -230,9 +244,7 @@ class Features:
     def restore(cls, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> Features:
         """The features that `to_json` and `arrays` described."""
         groups: dict[str, Any] = {key: [Variable(**v) for v in values[key]] for key in ("low", "high", "static")}
-        rest: dict[str, Any] = {
-            key: values[key] for key in ("extras", "members", "ensemble", "fill", "statistics", "calendar")
-        }
+        rest: dict[str, Any] = {key: values[key] for key in SETTINGS}
         return cls(
             **groups,
             **rest,

@@ -83,10 +83,16 @@ class Grid:
         return dy * 1e-3, dx * 1e-3
 
     @property
+    def period(self) -> int | None:
+        """After how many columns its places come again, where columns go round the earth; some repeat the first."""
+        columns = round(360 / abs(self.spacing[1]))
+        whole = abs(columns - 360 / abs(self.spacing[1])) < 0.01
+        return columns if self.angular and whole and columns <= len(self.x) else None
+
+    @property
     def periodic(self) -> bool:
         """Whether its columns go round the earth, so that the first follows on the last."""
-        step = abs(self.spacing[1])
-        return self.angular and abs(len(self.x) * step - 360) < 0.01 * step
+        return self.period == len(self.x)
 
     @property
     def latitude(self) -> np.ndarray:
@@ -220,9 +226,21 @@ class Grid:
         return f"; this one fits: {json.dumps(mapping)}" if fits else ""
 
     def covers(self, index: Index) -> np.ndarray:
-        """(Y, X) bool: which places on it (`index_on`) lie inside its cells, at most half a cell beyond its points."""
-        inside = [(i >= -0.5 - EDGE) & (i <= size - 0.5 + EDGE) for i, size in zip(index, self.shape, strict=True)]
-        return inside[0] & inside[1]
+        """(Y, X) bool: which places on it (`index_on`) lie inside its cells, at most half a cell beyond its points.
+
+        Where its outermost row is the last one before a pole, all between that row and the pole does.
+        """
+        first, last = -0.5 - EDGE, np.array(self.shape) - 0.5 + EDGE
+        rows, columns = index
+        inside = (columns >= first) & (columns <= last[1])
+        if not self._reaches_pole(self.y[0], self.y[1]):
+            inside &= rows >= first
+        if not self._reaches_pole(self.y[-1], self.y[-2]):
+            inside &= rows <= last[0]
+        return inside
+
+    def _reaches_pole(self, row: float, neighbour: float) -> bool:
+        return self.angular and abs(row) > abs(neighbour) and 90 - abs(row) < abs(row - neighbour)
 
     def extent(self) -> str:
         """Such as "50.25 N .. 58 N, 10 W .. 1.75 E", for people."""

@@ -1,87 +1,125 @@
 """Interpolation from the low grid to the high grid, from the fractional low index of every high point."""
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 METHODS = ("nearest", "bilinear", "bicubic")
+DENSE = 2**22  # elements: larger matrices are kept sparse
+TILE = 2**17  # high points whose taps are worked out at once, about 400 bytes each
+KEPT = 2**21  # high points whose taps are kept in memory, about 130 bytes each
 
 
 class Interpolation:
     """A linear map from fields on the low grid to fields on the high grid.
 
     `low_index` is two (Y, X) float64 arrays, the fractional low row and column of each high point; taps outside the
-    low domain take its nearest edge cell. Bicubic is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with
-    a = -3/4, as in torch and OpenCV: on weather fields it beats Keys' own -1/2. Where rows depend on y only and
-    columns on x only, the map is two small matrices; otherwise (different projections) it is one sparse matrix.
+    low domain take its nearest edge cell, or go round where the low columns come again after `period` of them. Bicubic
+    is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with a = -3/4, as in torch and OpenCV: on weather
+    fields it beats Keys' own -1/2. Where rows depend on y only and columns on x only, the map is two small matrices;
+    otherwise (different projections) it is sparse matrices, tile by tile, which large domains make for each call.
     """
 
-    def __init__(self, low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str):
-        rows, columns = low_index
-        self.shape, self.low_shape = rows.shape, tuple(low_shape)
+    def __init__(
+        self,
+        low_index: tuple[np.ndarray, np.ndarray],
+        low_shape: tuple[int, int],
+        method: str,
+        period: int | None = None,
+    ):
+        self.rows, self.columns = low_index
+        self.shape, self.low_shape, self.method, self.period = self.rows.shape, tuple(low_shape), method, period
         tolerance = 1e-6  # of a low cell: far below any effect, far above float64 noise in coordinates
-        self.separable = bool(np.ptp(rows, axis=1).max() < tolerance and np.ptp(columns, axis=0).max() < tolerance)
+        self.separable = bool(
+            np.ptp(self.rows, axis=1).max() < tolerance and np.ptp(self.columns, axis=0).max() < tolerance
+        )
         if self.separable:
-            self.left = _matrix(rows[:, 0], low_shape[0], method)
-            self.right = np.ascontiguousarray(_matrix(columns[0], low_shape[1], method).T)
-        else:
-            self.sparse = _sparse(rows.ravel(), columns.ravel(), low_shape, method)
+            taps = _taps(self.rows[:, 0], low_shape[0], method), _taps(self.columns[0], low_shape[1], method, period)
+            matrix = _sparse if max(n * m for n, m in zip(self.shape, low_shape, strict=True)) > DENSE else _dense
+            self.left, self.right = matrix(*taps[0], low_shape[0]), _contiguous(matrix(*taps[1], low_shape[1]).T)
 
     def __call__(self, low: np.ndarray) -> np.ndarray:
         """(..., y, x) on the low grid -> (..., Y, X) on the high grid, float32. NaN spreads to what it touches."""
         low = np.asarray(low, np.float32)
-        if self.separable:
+        if self.separable and isinstance(self.left, np.ndarray):
             return self.left @ low @ self.right
-        flat = low.reshape(-1, self.low_shape[0] * self.low_shape[1])
-        return np.ascontiguousarray((self.sparse @ flat.T).T).reshape(*low.shape[:-2], *self.shape).astype(np.float32)
+        high = np.empty((*low.shape[:-2], *self.shape), np.float32)
+        fields, flat = high.reshape(-1, *self.shape), low.reshape(-1, self.low_shape[0] * self.low_shape[1])
+        if self.separable:
+            for field, values in zip(fields, flat, strict=True):
+                field[:] = self.left @ values.reshape(self.low_shape) @ self.right
+            return high
+        for rows, tile in self._tiles():
+            fields[:, rows] = (tile @ flat.T).T.reshape(len(fields), -1, self.shape[1])
+        return high
 
     def window(self, rows: slice, columns: slice) -> "Interpolation":
         """The same map onto a window of the high grid."""
         cut = object.__new__(Interpolation)
-        cut.low_shape, cut.separable = self.low_shape, self.separable
-        cut.shape = (rows.stop - rows.start, columns.stop - columns.start)
+        cut.low_shape, cut.separable, cut.method, cut.period = self.low_shape, self.separable, self.method, self.period
+        cut.rows, cut.columns = self.rows[rows, columns], self.columns[rows, columns]
+        cut.shape = cut.rows.shape
         if self.separable:
-            cut.left, cut.right = self.left[rows], np.ascontiguousarray(self.right[:, columns])
-        else:
-            index = np.arange(self.shape[0] * self.shape[1]).reshape(self.shape)[rows, columns].ravel()
-            cut.sparse = self.sparse[index]
+            cut.left, cut.right = self.left[rows], _contiguous(self.right[:, columns])
         return cut
 
+    def _tiles(self) -> Iterator[tuple[slice, Any]]:
+        """Blocks of high rows, and the sparse matrix onto each."""
+        return iter(self._kept) if self.rows.size <= KEPT else self._made()
 
-def _taps(position: np.ndarray, size: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """(n) fractional positions -> (n, taps) integer indices, clamped to the domain, and (n, taps) float64 weights."""
-    position = np.clip(position, 0, size - 1)
+    @cached_property
+    def _kept(self) -> list[tuple[slice, Any]]:
+        return list(self._made())
+
+    def _made(self) -> Iterator[tuple[slice, Any]]:
+        height, width = self.low_shape
+        step = max(1, TILE // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            tile = slice(start, start + step)
+            rows, row_weights = _taps(self.rows[tile].ravel(), height, self.method)
+            columns, column_weights = _taps(self.columns[tile].ravel(), width, self.method, self.period)
+            index = (rows[:, :, None] * width + columns[:, None, :]).reshape(len(rows), -1)
+            weights = (row_weights[:, :, None] * column_weights[:, None, :]).reshape(len(rows), -1)
+            yield tile, _sparse(index, weights, height * width)
+
+
+def _taps(position: np.ndarray, size: int, method: str, period: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(n) fractional positions -> (n, taps) integer indices, within the domain, and (n, taps) float64 weights."""
+    if period is None:
+        position = np.clip(position, 0, size - 1)
     if method == "nearest":
-        index = np.floor(position + 0.5).astype(np.int64)[:, None]
-        return np.clip(index, 0, size - 1), np.ones_like(index, float)
-    base = np.floor(position).astype(np.int64)
-    t = (position - base)[:, None]
-    if method == "bilinear":
-        offsets, weights = np.array([0, 1]), np.concatenate([1 - t, t], 1)
+        base, offsets = np.floor(position + 0.5).astype(np.int64), np.array([0])
+        weights = np.ones((len(position), 1))
     else:
-        a = -0.75
-        offsets = np.array([-1, 0, 1, 2])
-        distance = np.abs(t - offsets)
-        near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-        far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-        weights = np.where(distance <= 1, near, far)
-    return np.clip(base[:, None] + offsets, 0, size - 1), weights
+        base = np.floor(position).astype(np.int64)
+        t = (position - base)[:, None]
+        offsets, weights = (np.array([0, 1]), np.concatenate([1 - t, t], 1)) if method == "bilinear" else _cubic(t)
+    index = base[:, None] + offsets
+    return (np.clip(index, 0, size - 1) if period is None else index % period), weights
 
 
-def _matrix(position: np.ndarray, size: int, method: str) -> np.ndarray:
-    index, weights = _taps(position, size, method)
-    matrix = np.zeros((len(position), size))
-    np.add.at(matrix, (np.arange(len(position))[:, None], index), weights)
+def _cubic(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, offsets = -0.75, np.array([-1, 0, 1, 2])
+    distance = np.abs(t - offsets)
+    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return offsets, np.where(distance <= 1, near, far)
+
+
+def _dense(index: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    matrix = np.zeros((len(index), size))
+    np.add.at(matrix, (np.arange(len(index))[:, None], index), weights)
     return matrix.astype(np.float32)
 
 
-def _sparse(rows: np.ndarray, columns: np.ndarray, low_shape: tuple[int, int], method: str) -> Any:
+def _sparse(index: np.ndarray, weights: np.ndarray, size: int) -> Any:
     from scipy.sparse import csr_matrix
 
-    row_index, row_weight = _taps(rows, low_shape[0], method)
-    column_index, column_weight = _taps(columns, low_shape[1], method)
-    index = row_index[:, :, None] * low_shape[1] + column_index[:, None, :]
-    weight = row_weight[:, :, None] * column_weight[:, None, :]
-    points = np.repeat(np.arange(len(rows)), weight.shape[1] * weight.shape[2])
-    shape = (len(rows), low_shape[0] * low_shape[1])
-    return csr_matrix((weight.ravel().astype(np.float32), (points, index.ravel())), shape=shape)
+    points = np.repeat(np.arange(len(index)), index.shape[1])
+    return csr_matrix((weights.ravel().astype(np.float32), (points, index.ravel())), shape=(len(index), size))
+
+
+def _contiguous(matrix: Any) -> Any:
+    return np.ascontiguousarray(matrix) if isinstance(matrix, np.ndarray) else matrix

@@ -190,6 +190,11 @@ class Store:
         """Two (y, x) float64: the fractional row and column on the low grid of every high point."""
         return self._array("high/low_row"), self._array("high/low_column")
 
+    @cached_property
+    def low_period(self) -> int | None:
+        """After how many low columns their places come again, where they go round the earth."""
+        return self.grid("low").period
+
     @property
     def members(self) -> int | None:
         return self.low.shape[1] if len(self.low.shape) == 5 else None

@@ -53,4 +53,5 @@ def build(model: Model, features: "Features") -> "torch.nn.Module":
     """A fresh network for these features: (n, channel, Y, X) -> (n, variable, Y, X), both float32."""
     chosen = settings(model)  # first: it refuses any other name
     module = importlib.import_module(f"dsr.models.{model.name}")
-    return module.build(chosen, len(features.channels), features.static_channels, len(features.high), features.shape)
+    channels, outputs = len(features.channels), len(features.high)
+    return module.build(chosen, channels, features.static_channels, outputs, features.shape, features.periodic)

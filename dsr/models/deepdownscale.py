@@ -5,7 +5,8 @@ The inputs, interpolated and static fields, lie on the high grid. Squares of fol
 weights of its own. Two tails add up to the output: one unfolds the trunk; the other multiplies coefficients, one for
 each square, with patterns on the high grid that are made from the static fields (as a lapse rate multiplies height, or
 wind a slope) and, with `place`, are learned for each place. Both tails start at zero: an untrained network is the
-base. No layer keeps statistics of a batch.
+base. No layer keeps statistics of a batch. Beyond an edge its last cells are repeated, but columns that go round the
+earth go on at the other side.
 """
 
 import torch
@@ -15,25 +16,46 @@ from torch.nn import functional
 from dsr.models import DeepDownscale as Settings
 
 
+class Convolution(nn.Conv2d):
+    """3 x 3; beyond the edges, rows are repeated, and columns too unless they go round."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+    def forward(self, x: torch.Tensor, wraps: bool = False) -> torch.Tensor:
+        if not wraps:
+            return super().forward(x)
+        x = functional.pad(functional.pad(x, (1, 1, 0, 0), mode="circular"), (0, 0, 1, 1), mode="replicate")
+        return functional.conv2d(x, self.weight, self.bias)
+
+
 class Block(nn.Module):
     """x + convolution(gelu(convolution(gelu(x))))"""
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
-        self.first = _convolution(width, width)
-        self.second = _convolution(width, width)
+        self.first = Convolution(width, width)
+        self.second = Convolution(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = self.dropout(functional.gelu(self.first(functional.gelu(x))))
-        return x + self.second(inner)
+    def forward(self, x: torch.Tensor, wraps: bool) -> torch.Tensor:
+        inner = self.dropout(functional.gelu(self.first(functional.gelu(x), wraps)))
+        return x + self.second(inner, wraps)
 
 
 class Network(nn.Module):
-    """(n, inputs, Y, X) -> (n, outputs, Y, X); any Y and X, unless it learns places. `static`: those input channels."""
+    """(n, inputs, Y, X) -> (n, outputs, Y, X); any Y and X, unless it learns places. `static`: those input channels.
 
-    def __init__(self, settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int]):
+    Fields of `period` columns go round the earth; those of other widths, such as patches, do not.
+    """
+
+    period: int | None
+
+    def __init__(
+        self, settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int], periodic: bool
+    ):
         super().__init__()
+        self.period = shape[1] if periodic else None
         self.fold, self.static, self.outputs, width = settings.fold, static, outputs, settings.width
         self.head = nn.Conv2d(inputs * self.fold**2, width, 1)
         self.blocks = nn.ModuleList(Block(width, settings.dropout) for _ in range(settings.blocks))
@@ -41,7 +63,7 @@ class Network(nn.Module):
         patterns = settings.patterns if static else 0
         self.terrain = None
         if patterns:
-            self.terrain = nn.Sequential(_convolution(len(static), 16), nn.GELU(), _convolution(16, patterns))
+            self.terrain = nn.Sequential(Convolution(len(static), 16), nn.GELU(), Convolution(16, patterns))
         self.place = None
         if settings.place:
             rows, columns = (-(-size // self.fold) * self.fold for size in shape)
@@ -51,23 +73,28 @@ class Network(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         height, width = inputs.shape[-2:]
-        padding = (0, -width % self.fold, 0, -height % self.fold)
+        wraps = width == self.period
+        if wraps and width % self.fold:
+            inputs = functional.pad(inputs, (0, -width % self.fold, 0, 0), mode="circular")
+        padding = (0, -inputs.shape[-1] % self.fold, 0, -height % self.fold)
         if any(padding):
             inputs = functional.pad(inputs, padding, mode="replicate")
         hidden = self.head(functional.pixel_unshuffle(inputs, self.fold))
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, wraps)
         hidden = functional.gelu(hidden)
         output = self.tail(hidden)
         if self.coefficients is not None:
-            output = output + self._patterned(self.coefficients(hidden), inputs).to(output.dtype)
+            output = output + self._patterned(self.coefficients(hidden), inputs, wraps).to(output.dtype)
         return functional.pixel_shuffle(output, self.fold)[..., :height, :width]
 
-    def _patterned(self, coefficients: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def _patterned(self, coefficients: torch.Tensor, inputs: torch.Tensor, wraps: bool) -> torch.Tensor:
         """The sum over patterns of coefficient x pattern, folded like the tail's output."""
         parts = []
         if self.terrain is not None:
-            parts.append(self.terrain(inputs[:, self.static.start : self.static.stop]))
+            first, activation, second = self.terrain
+            fields = inputs[:, self.static.start : self.static.stop]
+            parts.append(second(activation(first(fields, wraps)), wraps))
         if self.place is not None:
             parts.append(self.place.expand(len(inputs), -1, -1, -1))
         patterns = functional.pixel_unshuffle(torch.cat(parts, 1), self.fold)
@@ -77,13 +104,11 @@ class Network(nn.Module):
         return torch.cat(sums, 1)
 
 
-def build(settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int]) -> Network:
+def build(
+    settings: Settings, inputs: int, static: range, outputs: int, shape: tuple[int, int], periodic: bool = False
+) -> Network:
     """The network for `inputs` channels and `outputs` variables on a high grid of `shape` (Y, X)."""
-    return Network(settings, inputs, static, outputs, shape)
-
-
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+    return Network(settings, inputs, static, outputs, shape, periodic)
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

@@ -193,7 +193,7 @@ class Everywhere:
         fields, extras = _counts(features)
         rows, columns = features.low_index
         self.interpolations = [
-            Interpolation((rows + dy, columns + dx), features.low_shape, "bicubic")
+            Interpolation((rows + dy, columns + dx), features.low_shape, "bicubic", features.low_period)
             for dy in (-1, 0, 1) for dx in (-1, 0, 1)
         ]  # fmt: skip
         statistics = [features.statistics["static"][v.name] for v in features.static]

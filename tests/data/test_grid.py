@@ -1,5 +1,7 @@
 """Where grids lie on each other, from coordinates alone."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,87 @@ def test_a_coordinate_that_orders_nothing_is_refused(y):
 def test_a_grid_too_small_for_the_factor_is_refused():
     with pytest.raises(UserError, match="too small"):
         lat_lon(8, 12).coarsened(8)
+
+
+# Seams and poles
+
+
+def globe(step, west=0.0, rows=None, columns=None):
+    """Cells of `step` degrees round the earth, from `west`, north first."""
+    y = 90 - step * (np.arange(round(180 / step) if rows is None else rows) + 0.5)
+    return Grid(y, west + step * (np.arange(round(360 / step) if columns is None else columns) + 0.5))
+
+
+def test_a_grid_that_goes_round_knows_it():
+    assert globe(2).periodic and globe(2).period == 180
+    assert globe(2, -180).crop(slice(None), slice(None, None, -1)).periodic
+    repeats = globe(2, columns=181)  # 0 to 360, both given
+    assert repeats.period == 180 and not repeats.periodic
+    assert globe(2, columns=179).period is None
+    assert Grid(np.arange(3.0), np.arange(0, 360, 0.1).astype("f4")).periodic
+    assert not Grid(np.arange(3.0), np.arange(0, 360, 1.0), LAMBERT).periodic
+    rotated = {"grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_latitude": 40.0}
+    assert Grid(np.arange(3.0), np.arange(0, 360, 2.0), rotated | {"grid_north_pole_longitude": 10.0}).periodic
+    assert globe(2).coarsened(4).periodic
+
+
+def wave(grid):
+    return (np.sin(np.radians(3 * grid.longitude)) * np.cos(np.radians(grid.latitude))).astype(np.float32)
+
+
+@pytest.mark.parametrize("low_west", [0.0, -180.0, -90.0])
+@pytest.mark.parametrize("high", ["globe", "Greenwich", "date line", "to 180", "Lambert"])
+def test_every_domain_lies_seamless_on_a_globe(low_west, high):
+    low = globe(3, low_west)
+    domains = {
+        "globe": globe(1, -180.0),
+        "Greenwich": Grid(60 - 0.5 * np.arange(20), np.arange(350, 375) % 360.0),
+        "date line": Grid(60 - 0.5 * np.arange(20), (np.arange(170, 195) + 180) % 360.0 - 180),
+        "to 180": Grid(60 - 0.5 * np.arange(20), np.arange(-180.0, 0.0)),
+        "Lambert": Grid(-1e6 + 1e5 * np.arange(20), -1e6 + 1e5 * np.arange(20), LAMBERT),
+    }
+    grid = domains[high]
+    index = grid.index_on(low)
+    assert low.covers(index).all()
+    for method, close in (("bilinear", 0.02), ("bicubic", 0.01)):
+        found = Interpolation(index, low.shape, method, low.period)(wave(low))
+        inner = np.abs(grid.latitude) < 88  # beyond the last row, the nearest is taken
+        np.testing.assert_allclose(found[inner], wave(grid)[inner], atol=close)
+
+
+def test_regional_domains_meet_across_either_seam():
+    for middle in (0, 180):
+        low = Grid(np.arange(40.0, 61.0), (middle + np.arange(-20.0, 21.0)) % 360)
+        high = Grid(np.arange(45.0, 55.0, 0.5), (middle + np.arange(-5.0, 5.0, 0.5) + 180) % 360 - 180)
+        rows, columns = high.index_on(low)
+        np.testing.assert_allclose(columns[0, [0, -1]], [15, 24.5])
+        assert low.covers((rows, columns)).all()
+
+
+def test_between_the_last_row_and_the_pole_the_last_row_is_taken():
+    gaussian = Grid(np.array([87.86, 85.1, 82.3, 79.5]), globe(3).x)
+    high = Grid(np.array([89.9, 88.0, 80.0]), globe(2).x)
+    index = high.index_on(gaussian)
+    assert gaussian.covers(index).all()
+    last = Grid(np.array([87.86, 80.0]), high.x).index_on(gaussian)
+    found, there = (Interpolation(i, gaussian.shape, "bicubic", 120)(wave(gaussian)) for i in (index, last))
+    assert np.array_equal(found[0], there[0]) and np.array_equal(found[1], there[0])
+    assert np.isfinite(found).all() and np.isfinite(high.area()).all()
+    regional = Grid(np.array([70.0, 69.0, 68.0]), globe(3).x)
+    assert not regional.covers(high.index_on(regional))[:2].any()
+
+
+def test_the_pole_lies_on_a_polar_grid_and_on_a_globe():
+    polar = {"grid_mapping_name": "polar_stereographic", "straight_vertical_longitude_from_pole": 0.0}
+    polar |= {"latitude_of_projection_origin": 90.0, "standard_parallel": 70.0}
+    high, low = Grid(1e5 * np.arange(-10, 11), 1e5 * np.arange(-10, 11), polar), globe(2)
+    index = high.index_on(low)
+    assert low.covers(index).all() and np.isfinite(high.area()).all()
+    found = Interpolation(index, low.shape, "bicubic", low.period)(wave(low))
+    np.testing.assert_allclose(found, wave(high), atol=0.02)
+
+
+def test_grids_travel_between_processes():
+    for grid in (globe(2), Grid(np.arange(3.0), np.arange(4.0), LAMBERT), Grid(np.arange(3.0), np.arange(4.0), {})):
+        assert pickle.loads(pickle.dumps(grid)).same(grid)
+        assert Grid.from_dataset(grid.to_dataset()).same(grid)

@@ -101,3 +101,41 @@ def test_a_missing_value_is_never_passed_off_as_a_number():
         found = Interpolation((CELLS[0] + turn * CELLS[1], CELLS[1]), (6, 7), "bilinear")(values)
         assert np.isnan(found[10, 14])  # inside the low cell (2, 3)
         assert np.isfinite(found[:4]).all() or not turn  # matrix products spread NaN along rows and columns
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.01], ids=["separable", "sparse"])
+@pytest.mark.parametrize("method", METHODS)
+def test_columns_that_go_round_have_no_seam(method, turn):
+    """What is turned by three low columns, twelve high ones, stays the same field, turned."""
+    rows, columns = index((np.arange(24) - 1.5) / 4, (np.arange(28) - 1.5) / 4)
+    onto = Interpolation((rows + turn * rows[::-1] * (columns % 1), columns), (6, 7), method, period=7)
+    field = np.random.default_rng(0).normal(size=(2, 6, 7)).astype(np.float32)
+    assert onto.separable == (turn == 0)
+    np.testing.assert_allclose(onto(np.roll(field, 3, -1)), np.roll(onto(field), 12, -1), atol=1e-5)
+    window = onto.window(slice(0, 24), slice(0, 6))
+    np.testing.assert_allclose(window(field), onto(field)[..., :6], atol=1e-6)
+
+
+def test_a_column_that_repeats_the_first_is_not_used_twice():
+    field = np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32)
+    places = index(np.arange(6), np.arange(-0.5, 6.5, 0.25))
+    repeated = np.concatenate([field, field[:, :1] + 100], 1)
+    plain = Interpolation(places, (6, 7), "bicubic", period=7)(field)
+    np.testing.assert_allclose(Interpolation(places, (6, 8), "bicubic", period=7)(repeated), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_large_domains_have_the_same_map(method, monkeypatch):
+    """In sparse matrices where the separable form is large, and tile by tile where there is none."""
+    import dsr.data.interpolate as module
+
+    values, turned = low(1), (CELLS[0] + 0.02 * CELLS[1], CELLS[1])
+    expected = [Interpolation(where, (6, 7), method)(values[None]) for where in (CELLS, turned)]
+    monkeypatch.setattr(module, "DENSE", 10)
+    monkeypatch.setattr(module, "TILE", 100)
+    for kept in (10**6, 10):
+        monkeypatch.setattr(module, "KEPT", kept)
+        for where, field in zip((CELLS, turned), expected, strict=True):
+            onto = Interpolation(where, (6, 7), method)
+            np.testing.assert_allclose(onto(values[None]), field, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(onto.window(*INSIDE)(values[None]), field[:, *INSIDE], rtol=1e-6, atol=1e-6)

@@ -53,3 +53,26 @@ def test_what_does_not_fit_is_refused() -> None:
         models.settings(Model(name="unet"))
     with pytest.raises(UserError, match="whole fields"):
         models.check(Model(name="deepdownscale", place=True), patch=64)
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_a_field_that_goes_round_the_earth_has_no_seam(place: bool) -> None:
+    """What is turned by whole squares stays the same field, turned; a patch does not go round."""
+    torch.manual_seed(0)
+    network = build(DeepDownscale(width=8, blocks=2, place=place), 4, range(3, 4), 1, (16, 40), periodic=True)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    if network.place is not None:
+        torch.nn.init.constant_(network.place, 0.5)
+    inputs = torch.randn(1, 4, 16, 40)
+    torch.testing.assert_close(network(inputs.roll(12, -1)), network(inputs).roll(12, -1))
+    if not place:
+        limited = build(DeepDownscale(width=8, blocks=2), 4, range(3, 4), 1, (16, 40))
+        limited.load_state_dict(network.state_dict())
+        assert not torch.allclose(network(inputs), limited(inputs))
+        torch.testing.assert_close(network(inputs[..., :20]), limited(inputs[..., :20]), rtol=0, atol=0)
+
+
+def test_columns_that_do_not_fill_squares_go_round_too() -> None:
+    network = build(DeepDownscale(width=8), 4, range(3, 4), 1, (15, 42), periodic=True)
+    assert network(torch.randn(1, 4, 15, 42)).shape == (1, 1, 15, 42)

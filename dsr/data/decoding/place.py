@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data.grid import Grid
-from dsr.data.projection import in_metres
+from dsr.data.projection import in_metres, mapping_of, says_figure
 from dsr.data.units import conversion
 from dsr.errors import UserError
 
@@ -16,11 +16,11 @@ _GRIDS: dict[Any, tuple[Grid, str]] = {}  # one object for all files of one grid
 def grid(array: Any, y: str, x: str, crs: Any = None) -> tuple[Grid, str]:
     """The grid of a DataArray with dimensions `y` and `x`, and a note for people ("" mostly).
 
-    `crs` is what a recipe says where the file does not: CF grid-mapping attributes, a PROJ string or an EPSG code.
+    `crs` is what a recipe says instead of the file: CF grid-mapping attributes, a PROJ string or an EPSG code.
     Raises UserError where the place of its points is not known, or the file contradicts itself.
     """
     rows, columns = _coordinate(array, y), _coordinate(array, x)
-    mapping = _plain(_mapping(array) or _stated(crs))
+    mapping = _plain(_mapping(array) if crs is None else mapping_of(crs))
     two_d = _two_d(array, y, x)
     plain = rows is not None and columns is not None and _is_degrees(rows, y) and not _is_rotated(rows)
     key = (
@@ -44,12 +44,13 @@ def _made(rows: Any, columns: Any, mapping: Any, two_d: Any, plain: bool, y: str
                 f"{y} and {x} are those of a projection that the file does not name (CF grid_mapping): "
                 'give it as "crs" in a recipe'
             )
-        from_2d: Any = getattr(Grid, "from_2d")  # noqa: B009 TODO
-        return from_2d(*two_d, mapping), ""
+        return Grid.from_2d(two_d[0], two_d[1], mapping), ""
     scales = [_scale(c, name) for c, name in ((rows, y), (columns, x))]
     made = Grid(rows.values * scales[0], columns.values * scales[1], in_metres(mapping, scales[0]))
-    check: Any = getattr(made, "check_position", None)  # TODO
-    return made, check(*two_d) if two_d is not None and check else ""
+    if two_d is not None:
+        return made, made.check_position(*two_d)
+    known = made.angular or says_figure(mapping)
+    return made, "" if known else "its grid mapping says no radius of the earth: WGS 84 was taken"
 
 
 def _coordinate(array: Any, dim: str) -> Any:
@@ -87,18 +88,6 @@ def _mapping(array: Any) -> dict[str, Any] | None:
         return dict(array.coords[named].attrs)
     mappings = [c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs or "crs_wkt" in c.attrs]
     return dict(mappings[0]) if mappings else None
-
-
-def _stated(crs: Any) -> dict[str, Any] | None:
-    if crs is None or isinstance(crs, dict):
-        return crs
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
-    try:
-        return CRS.from_user_input(crs).to_cf()
-    except CRSError as error:
-        raise UserError(f'"crs": {crs} is no projection that PROJ knows') from error
 
 
 def _plain(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
