@@ -269,7 +269,6 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
         features,
         low_shape=low.shape,
         low_index=index,
-        low_period=low.period,
         periodic=high.periodic,
         static_fields=fields,
         latitude=high.latitude if sun else None,

@@ -404,7 +404,7 @@ def test_a_network_of_the_globe_has_no_seam(tmp_path):
     store = write_globe(tmp_path / "store.zarr", high_grid, low_grid)
     run = untrained(tmp_path / "run", store)
     features = predict.load(run / "model").features
-    assert features.periodic and features.low_period == 18
+    assert features.periodic and features.low_index.period == 18
     shifted = Grid(low_grid.y, np.roll(low_grid.x, 9))
     field = np.random.default_rng(0).normal(280, 5, size=(9, 18)).astype(np.float32)
     found = []

@@ -261,5 +261,5 @@ def static_fields(archive: Archive, grid: Grid) -> dict[str, np.ndarray]:
     index = grid.index_on(archive.grid)
     if not archive.grid.covers(index).all():
         raise UserError(f"{archive.name}: covers {archive.grid.extent()}, not all of {grid.extent()}")
-    onto = Interpolation(index, archive.grid.shape, "bilinear", archive.grid.period)
+    onto = Interpolation(index, archive.grid.shape, "bilinear")
     return dict(zip((v.name for v in archive.variables), onto(archive.read(0)), strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.data.calendar import year_angle
-from dsr.data.interpolate import Interpolation
+from dsr.data.interpolate import Index, Interpolation
 from dsr.data.store import Variable
 from dsr.errors import UserError
 
@@ -17,16 +17,7 @@ if TYPE_CHECKING:
     from dsr.config import Data
     from dsr.data.store import Store
 
-SETTINGS = (
-    "extras",
-    "members",
-    "ensemble",
-    "fill",
-    "statistics",
-    "calendar",
-    "low_period",
-    "periodic",
-)  # of model.json
+SETTINGS = ("extras", "members", "ensemble", "fill", "statistics", "calendar", "periodic")  # as model.json has them
 Window = tuple[slice, slice]  # rows and columns of the high grid
 
 
@@ -49,8 +40,7 @@ class Features:
     fill: bool
     statistics: dict[str, Any]
     low_shape: tuple[int, int]
-    low_index: tuple[np.ndarray, np.ndarray]  # two (Y, X) float64
-    low_period: int | None  # after how many low columns their places come again, where they go round the earth
+    low_index: Index
     periodic: bool  # whether the high columns go round
     static_fields: np.ndarray  # (static, Y, X) float32, physical units
     latitude: np.ndarray | None  # (Y, X) float64 degrees, for the solar zenith angle
@@ -89,7 +79,6 @@ class Features:
             statistics=store.statistics,
             low_shape=tuple(store.low_shape),  # type: ignore[arg-type]
             low_index=store.low_index,
-            low_period=store.low_period,
             periodic=grid.periodic,
             static_fields=store.static[rows],
             latitude=grid.latitude if sun else None,
@@ -135,7 +124,7 @@ class Features:
 
     @cached_property
     def bicubic(self) -> Interpolation:
-        return Interpolation(self.low_index, self.low_shape, "bicubic", self.low_period)
+        return Interpolation(self.low_index, self.low_shape, "bicubic")
 
     def combine(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """(n, [member,] variable, y, x) -> the centre (n, variable, y, x) and, where it is used, the spread."""
@@ -231,7 +220,7 @@ class Features:
         """All but the arrays, for model.json."""
         keys = (*SETTINGS, "low_shape")
         groups = {key: [asdict(v) for v in getattr(self, key)] for key in ("low", "high", "static")}
-        return {**groups, **{key: getattr(self, key) for key in keys}}
+        return {**groups, **{key: getattr(self, key) for key in keys}, "low_period": self.low_index.period}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays, for a safetensors file beside model.json."""
@@ -249,7 +238,7 @@ class Features:
             **groups,
             **rest,
             low_shape=tuple(values["low_shape"]),
-            low_index=(arrays["low_row"], arrays["low_column"]),
+            low_index=Index(arrays["low_row"], arrays["low_column"], values["low_period"]),
             static_fields=arrays["static"],
             latitude=arrays.get("latitude"),
             longitude=arrays.get("longitude"),

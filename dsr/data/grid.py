@@ -8,14 +8,13 @@ import numpy as np
 
 from dsr.data import projection
 from dsr.data.curvilinear import lines, precision
+from dsr.data.interpolate import Index
 from dsr.errors import UserError
 
 EDGE = 1e-3  # of a cell: coordinates in float32, or rounded to three decimals, differ by less
 CHECKED = 100  # rows and columns whose positions are checked
 KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 ROTATED = "rotated_latitude_longitude"
-
-Index = tuple[np.ndarray, np.ndarray]  # two (Y, X) float64: fractional row and column
 
 
 class Grid:
@@ -42,6 +41,10 @@ class Grid:
 
     def __reduce__(self) -> Any:
         return Grid, (self.y, self.x, self.mapping)
+
+    def __getitem__(self, name: str) -> Any:
+        """One of its CF coordinates as an xarray DataArray: see `to_dataset`."""
+        return self.to_dataset()[name]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,8 +161,8 @@ class Grid:
         conventions all come out of this. Values below 0 or beyond the last row lie outside the low points (`covers`).
         """
         if self._alike(low):
-            rows, columns = low._along(self.y, self.x)
-            return tuple(np.meshgrid(rows, columns, indexing="ij"))  # type: ignore[return-value]
+            rows, columns = np.meshgrid(*low._along(self.y, self.x), indexing="ij")
+            return Index(rows, columns, low.period)
         if self.bare or low.bare:
             raise UserError("a bare plane, without latitude and longitude, cannot be placed on a grid of the earth")
         return low.index_of(self.latitude, self.longitude)
@@ -176,7 +179,7 @@ class Grid:
         if self.angular:
             west = self.x.min() - 0.5 * abs(self.spacing[1]) - 1e-6
             x = west + (x - west) % 360
-        return _position(y, self.y), _position(x, self.x)
+        return Index(_position(y, self.y), _position(x, self.x), self.period)
 
     def check_position(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
         """Hold its positions against the (y, x) latitudes and longitudes, in degrees, that a file gives for them.

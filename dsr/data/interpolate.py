@@ -12,25 +12,37 @@ TILE = 2**17  # high points whose taps are worked out at once, about 400 bytes e
 KEPT = 2**21  # high points whose taps are kept in memory, about 130 bytes each
 
 
+class Index(tuple[np.ndarray, np.ndarray]):
+    """Two (Y, X) float64 arrays: the fractional low row and column of every high point.
+
+    Where the low columns go round the earth, `period` says after how many of them their places come again.
+    """
+
+    period: int | None
+
+    def __new__(cls, rows: np.ndarray, columns: np.ndarray, period: int | None = None) -> "Index":
+        index = super().__new__(cls, (rows, columns))
+        index.period = period
+        return index
+
+    def __getnewargs__(self) -> tuple[np.ndarray, np.ndarray, int | None]:
+        return (*self, self.period)
+
+
 class Interpolation:
     """A linear map from fields on the low grid to fields on the high grid.
 
-    `low_index` is two (Y, X) float64 arrays, the fractional low row and column of each high point; taps outside the
-    low domain take its nearest edge cell, or go round where the low columns come again after `period` of them. Bicubic
-    is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with a = -3/4, as in torch and OpenCV: on weather
-    fields it beats Keys' own -1/2. Where rows depend on y only and columns on x only, the map is two small matrices;
-    otherwise (different projections) it is sparse matrices, tile by tile, which large domains make for each call.
+    `low_index` is an Index, or any two such arrays where nothing goes round the earth; taps outside the low domain take
+    its nearest edge cell, or go round. Bicubic is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with
+    a = -3/4, as in torch and OpenCV: on weather fields it beats Keys' own -1/2. Where rows depend on y only and columns
+    on x only, the map is two small matrices; otherwise (different projections) it is sparse matrices, tile by tile,
+    which large domains make for each call.
     """
 
-    def __init__(
-        self,
-        low_index: tuple[np.ndarray, np.ndarray],
-        low_shape: tuple[int, int],
-        method: str,
-        period: int | None = None,
-    ):
+    def __init__(self, low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str):
         self.rows, self.columns = low_index
-        self.shape, self.low_shape, self.method, self.period = self.rows.shape, tuple(low_shape), method, period
+        self.shape, self.low_shape, self.method = self.rows.shape, tuple(low_shape), method
+        self.period = period = getattr(low_index, "period", None)
         tolerance = 1e-6  # of a low cell: far below any effect, far above float64 noise in coordinates
         self.separable = bool(
             np.ptp(self.rows, axis=1).max() < tolerance and np.ptp(self.columns, axis=0).max() < tolerance

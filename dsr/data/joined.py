@@ -54,7 +54,7 @@ class Joined:
         )
         if not inside.any():
             raise UserError(f"{archive.name} covers {archive.grid.extent()}, nothing of {self.grid.extent()}")
-        return Interpolation(index, archive.grid.shape, "bilinear", archive.grid.period)
+        return Interpolation(index, archive.grid.shape, "bilinear")
 
     @property
     def variables(self) -> list[Variable]:

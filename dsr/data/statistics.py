@@ -21,7 +21,7 @@ def of_store(store: Store) -> dict[str, Any]:
     names = {"high": [v.name for v in store.high_variables], "low": [v.name for v in store.low_variables]}
     shared = [name for name in names["high"] if name in names["low"]]
     of_high, of_low = [names["high"].index(n) for n in shared], [names["low"].index(n) for n in shared]
-    bicubic = Interpolation(store.low_index, store.low_shape, "bicubic", store.low_period)
+    bicubic = Interpolation(store.low_index, store.low_shape, "bicubic")
     high, low, residual = Moments.of(len(names["high"])), Moments.of(len(names["low"])), Moments.of(len(shared))
     in_train, used = np.zeros(len(store.high_index), bool), np.zeros(len(store.high_index), bool)
     in_train[train] = True

@@ -11,6 +11,7 @@ import numpy as np
 
 from dsr.data import calendar
 from dsr.data.grid import Grid
+from dsr.data.interpolate import Index
 from dsr.data.manifest import Changed, Files
 from dsr.errors import UserError
 
@@ -186,14 +187,9 @@ class Store:
         return self._array("high/region") if self.has("high/region") else None
 
     @cached_property
-    def low_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Two (y, x) float64: the fractional row and column on the low grid of every high point."""
-        return self._array("high/low_row"), self._array("high/low_column")
-
-    @cached_property
-    def low_period(self) -> int | None:
-        """After how many low columns their places come again, where they go round the earth."""
-        return self.grid("low").period
+    def low_index(self) -> Index:
+        """The fractional row and column on the low grid of every high point, (y, x) float64 each."""
+        return Index(self._array("high/low_row"), self._array("high/low_column"), self.grid("low").period)
 
     @property
     def members(self) -> int | None:

@@ -150,7 +150,7 @@ class Stream:
         """The low fields of a sample as they are, each high point showing its nearest low cell: (Y, X) by name."""
         features = self.features
         low = self.store.low[self.rows[sample : sample + 1]][..., self.low_variables, :, :]
-        nearest = Interpolation(features.low_index, features.low_shape, "nearest", features.low_period)
+        nearest = Interpolation(features.low_index, features.low_shape, "nearest")
         fields = nearest(features.combine(low)[0])[0]
         return {variable.name: field for variable, field in zip(features.low, fields, strict=True)}
 

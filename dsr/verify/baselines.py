@@ -61,9 +61,7 @@ class Baselines:
         self.shared = [i for i, v in enumerate(features.high) if v.name in names]  # targets that the low data have
         self.low_rows = [names.index(features.high[i].name) for i in self.shared]
         self.seen_rows = [names.index(v.name) for v in features.low]  # the low variables that the network sees
-        self.interpolations = {
-            method: Interpolation(store.low_index, store.low_shape, method, store.low_period) for method in METHODS
-        }
+        self.interpolations = {m: Interpolation(store.low_index, store.low_shape, m) for m in METHODS}
         if not self.shared:
             for method in (*METHODS, "bicubic_bias"):
                 self.omitted[method] = "the low data have none of the targets"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr.data.interpolate import Interpolation
+from dsr.data.interpolate import Index, Interpolation
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
@@ -193,7 +193,7 @@ class Everywhere:
         fields, extras = _counts(features)
         rows, columns = features.low_index
         self.interpolations = [
-            Interpolation((rows + dy, columns + dx), features.low_shape, "bicubic", features.low_period)
+            Interpolation(Index(rows + dy, columns + dx, features.low_index.period), features.low_shape, "bicubic")
             for dy in (-1, 0, 1) for dx in (-1, 0, 1)
         ]  # fmt: skip
         statistics = [features.statistics["static"][v.name] for v in features.static]

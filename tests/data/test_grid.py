@@ -146,7 +146,7 @@ def test_every_domain_lies_seamless_on_a_globe(low_west, high):
     index = grid.index_on(low)
     assert low.covers(index).all()
     for method, close in (("bilinear", 0.02), ("bicubic", 0.01)):
-        found = Interpolation(index, low.shape, method, low.period)(wave(low))
+        found = Interpolation(index, low.shape, method)(wave(low))
         inner = np.abs(grid.latitude) < 88  # beyond the last row, the nearest is taken
         np.testing.assert_allclose(found[inner], wave(grid)[inner], atol=close)
 
@@ -166,7 +166,7 @@ def test_between_the_last_row_and_the_pole_the_last_row_is_taken():
     index = high.index_on(gaussian)
     assert gaussian.covers(index).all()
     last = Grid(np.array([87.86, 80.0]), high.x).index_on(gaussian)
-    found, there = (Interpolation(i, gaussian.shape, "bicubic", 120)(wave(gaussian)) for i in (index, last))
+    found, there = (Interpolation(i, gaussian.shape, "bicubic")(wave(gaussian)) for i in (index, last))
     assert np.array_equal(found[0], there[0]) and np.array_equal(found[1], there[0])
     assert np.isfinite(found).all() and np.isfinite(high.area()).all()
     regional = Grid(np.array([70.0, 69.0, 68.0]), globe(3).x)
@@ -179,7 +179,7 @@ def test_the_pole_lies_on_a_polar_grid_and_on_a_globe():
     high, low = Grid(1e5 * np.arange(-10, 11), 1e5 * np.arange(-10, 11), polar), globe(2)
     index = high.index_on(low)
     assert low.covers(index).all() and np.isfinite(high.area()).all()
-    found = Interpolation(index, low.shape, "bicubic", low.period)(wave(low))
+    found = Interpolation(index, low.shape, "bicubic")(wave(low))
     np.testing.assert_allclose(found, wave(high), atol=0.02)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsr.data.interpolate import METHODS, Interpolation
+from dsr.data.interpolate import METHODS, Index, Interpolation
 
 
 def index(rows, columns):
@@ -108,7 +108,7 @@ def test_a_missing_value_is_never_passed_off_as_a_number():
 def test_columns_that_go_round_have_no_seam(method, turn):
     """What is turned by three low columns, twelve high ones, stays the same field, turned."""
     rows, columns = index((np.arange(24) - 1.5) / 4, (np.arange(28) - 1.5) / 4)
-    onto = Interpolation((rows + turn * rows[::-1] * (columns % 1), columns), (6, 7), method, period=7)
+    onto = Interpolation(Index(rows + turn * rows[::-1] * (columns % 1), columns, 7), (6, 7), method)
     field = np.random.default_rng(0).normal(size=(2, 6, 7)).astype(np.float32)
     assert onto.separable == (turn == 0)
     np.testing.assert_allclose(onto(np.roll(field, 3, -1)), np.roll(onto(field), 12, -1), atol=1e-5)
@@ -118,10 +118,10 @@ def test_columns_that_go_round_have_no_seam(method, turn):
 
 def test_a_column_that_repeats_the_first_is_not_used_twice():
     field = np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32)
-    places = index(np.arange(6), np.arange(-0.5, 6.5, 0.25))
+    places = Index(*index(np.arange(6), np.arange(-0.5, 6.5, 0.25)), 7)
     repeated = np.concatenate([field, field[:, :1] + 100], 1)
-    plain = Interpolation(places, (6, 7), "bicubic", period=7)(field)
-    np.testing.assert_allclose(Interpolation(places, (6, 8), "bicubic", period=7)(repeated), plain, atol=1e-5)
+    plain = Interpolation(places, (6, 7), "bicubic")(field)
+    np.testing.assert_allclose(Interpolation(places, (6, 8), "bicubic")(repeated), plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
