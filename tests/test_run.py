@@ -282,5 +282,5 @@ def test_the_weights_hash_knows_names_order_and_every_bit():
 
 def test_the_environment_is_json_and_says_what_ran():
     value = json.loads(json.dumps(runs.environment("2 CPU cores", "a model", 1, "abc")))
-    assert value["packages"]["torch"] == torch.__version__
+    assert value["packages"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])  # as its wheel says
     assert value["threads"] == 1 and value["command"] == sys.argv

@@ -127,7 +127,7 @@ def test_after_a_kill_the_same_plan_goes_on(halted):
     assert len(children) >= 2
     process.kill()
     process.wait()
-    psutil.wait_procs(children, timeout=60)
+    psutil.wait_procs(children, timeout=600)
     assert not any(child.is_running() for child in children)  # no orphan
     halt.unlink()
     assert [left.name for left in path.parent.iterdir()] == [".a.zarr.partial"]
