@@ -233,6 +233,20 @@ def test_a_header_of_a_telegram_stands_before_the_message(tmp_path, real_data):
     assert grib.sniff("", (real_data / "formats/40bytes.grib").read_bytes()[:512])
     (series,) = opened(tmp_path / "a.grib", {**BASE, "before": b"\1\r\r\n"}, {**BASE, "step": 3, "before": b"\0" * 30})
     assert [span.end for span in series.keys] == [0, 3 * HOUR]
+    (series,) = opened(tmp_path / "b.grib", {**BASE, "before": b"FORECAST.GRIB2 of today"})
+    assert len(series.keys) == 1
+
+
+def test_a_file_without_a_message_is_refused(tmp_path):
+    (tmp_path / "a.grib").write_bytes(b"GRIB" + bytes(100))
+    with pytest.raises(UserError, match=r"a.grib: cannot be read \(it holds no message"):
+        opened(tmp_path / "a.grib")
+
+
+def test_an_interval_that_ends_before_it_starts_is_not_believed(tmp_path):
+    keys = {**EDITION_1, "timeRangeIndicator": 4, "P1": 6, "P2": 3, "indicatorOfParameter": 61}
+    (series,) = opened(tmp_path / "a.grib", {**keys, **BASE})
+    assert [span.start for span in series.keys] == [None] and "ends before it starts" in series.notes[-1]
 
 
 def test_missing_values_are_nan(tmp_path, real_data):

@@ -31,6 +31,7 @@ NAMES = {"unknown_0_1_8": "tp"}  # of WMO's table, though eccodes knows them of 
 EXTREME = re.compile(r"(Maximum|Minimum) .*(?:since previous post-processing|in the last (\d* ?)hours?)")
 WIND = re.compile(r"\d*[uv]")  # short names of the components of horizontal wind: u, 10v, 100u
 MONTHS = range(3, 8)  # units of time longer than a day: months, years, ..., which are no number of seconds
+BACKWARDS = "covers, as its file says, an interval that ends before it starts: take that as unknown"
 ALONG_GRID = 'is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)'
 
 
@@ -164,7 +165,7 @@ def _meaning(data: Any, field: Field, parts: Parts, file: str) -> Meaning:
 
 def _known_grid(handle: Any, data: Any, field: Field, parts: Parts) -> str:
     """The key in _GRIDS of a message's grid."""
-    key = _get(handle, "md5GridSection", "")
+    key = f"{_get(handle, 'md5GridSection', '')} {_get(handle, 'centre', '')}"
     if key not in _GRIDS:
         with _opened(message(data, field, parts)) as whole:
             _GRIDS[key] = grid_of(whole)
@@ -175,6 +176,8 @@ def _decoded(handle: Any, grid: str) -> Meaning:
     """What eccodes says of a header."""
     name, attributes, notes = _name(handle)
     statistic, start, end = _interval(handle, attributes["long_name"])
+    if start is not None and start > end:
+        start, notes = None, (*notes, BACKWARDS)
     if _GRIDS[grid][0].mapping is not None and _get(handle, "uvRelativeToGrid", 0):
         along = _along_grid(_get(handle, "shortName", ""), attributes["standard_name"])
         if along:

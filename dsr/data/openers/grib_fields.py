@@ -22,19 +22,29 @@ Parts = dict[int, slice]  # the sections of one field, by their numbers
 
 def fields(data: Any) -> Iterator[tuple[Field, Parts]]:
     """Every field of a file's bytes, whatever stands between messages. Raises ValueError where one is cut short."""
-    at, count = data.find(b"GRIB"), 0
+    at, count = _next(data, 0), 0
     while at >= 0:
         count += 1
         try:
             size = _size(data, at)
-            if size is None or at + size > len(data) or data[at + size - 4 : at + size] != b"7777":
+            if at + size > len(data) or data[at + size - 4 : at + size] != b"7777":
                 raise IndexError
             parts = list(_parts(data, at, size))
         except IndexError:
             raise ValueError(f"message {count}, at byte {at}, is cut short or damaged") from None
         for number, one in enumerate(parts):
             yield Field(at, size, number), one
-        at = data.find(b"GRIB", at + size)
+        at = _next(data, at + size)
+    if not count:
+        raise ValueError("it holds no message")
+
+
+def _next(data: Any, start: int) -> int:
+    """Where the next message starts; -1 where none does. Its mark may also stand in the text between messages."""
+    at = data.find(b"GRIB", start)
+    while at >= 0 and at + 8 <= len(data) and data[at + 7] not in (1, 2):
+        at = data.find(b"GRIB", at + 4)
+    return at
 
 
 def message(data: Any, field: Field, parts: Parts, with_values: bool = True) -> bytes:
@@ -96,13 +106,10 @@ def _signed(two: bytes) -> int:
     return -(value & 0x7FFF) if value & 0x8000 else value
 
 
-def _size(data: Any, at: int) -> int | None:
-    """The size of the message that starts here; None for an unknown edition."""
-    edition = data[at + 7]
-    if edition == 2:
+def _size(data: Any, at: int) -> int:
+    """The size of the message that starts here."""
+    if data[at + 7] == 2:
         return int.from_bytes(data[at + 8 : at + 16], "big")
-    if edition != 1:
-        return None
     size = int.from_bytes(data[at + 4 : at + 7], "big")
     if size & 0x800000:  # ECMWF's way to write more than 8 MB: in units of 120 bytes, less what the data section says
         last = _sections_of_edition_1(data, at)[4]
