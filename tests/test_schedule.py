@@ -1,10 +1,15 @@
 """The rates of a plan are those that DeepSpeed's own schedulers play, and what differs from the run is noted."""
 
+import io
+
 import pytest
+from rich.console import Console
 
-from dsr import schedule
+from dsr import launch, schedule
+from dsr.plan import cells, table
+from dsr.task import Task
 
-from .test_scaling import COSINE, DECAY, WARMUP, plan, played
+from .test_scaling import COSINE, DECAY, WARMUP, experiment, plan, played
 
 SCHEDULERS = {
     "none": None,
@@ -83,3 +88,19 @@ def test_a_schedule_longer_than_the_run_stops_where_it_is():
     (note,) = schedule.notes(found, COSINE)
     last = played(found, 205, COSINE)[-1]
     assert note == f"the schedule has 410 steps, the run 205 updates: it stops at a rate of {last:.3g}"
+
+
+def test_plan_and_launch_say_so(tmp_path):
+    user = SCHEDULERS["decay without a peak"]
+    task = Task(experiment(scheduler=user, budget={"updates": 300}), "store", 1000, "")
+    console = Console(width=200, record=True, file=io.StringIO())
+    found = cells(task, "1,4")
+    console.print(table(found))
+    said = console.export_text()
+    length = "the schedule has 410 steps, the run 300 updates: it stops at a rate of 0.000287"
+    assert f"strong at 1, 4: {length}" in said  # 0.001 (410 - 298) / (410 - 20) at step 298, in update 299
+    assert "sequential at 1: WarmupDecayLR plays up to 0.001, not the optimizer's 0.1" in said
+    assert {cell["learning_rate"] for cell in found if cell["mode"] == "strong"} == {0.001}
+    devices = launch.Devices({"localhost": [0, 1]}, launch.CPU)
+    strong = launch.plan_run(task.experiment, devices, mode="strong", gpus=2, samples=1000)
+    assert length in launch.describe(task, strong, devices, tmp_path)
