@@ -442,3 +442,15 @@ def test_no_store(tmp_path):
     with pytest.raises(UserError, match="no store there"):
         write(tmp_path / "none")
     assert not list(tmp_path.iterdir())
+
+
+def test_reanalysis_against_observations(tmp_path, real_data):
+    """Daily NCEP over Iberia fits E-OBS, whose sea is missing, on the same day."""
+    recipe = Path(page.__file__).parents[2] / "ds_configs/recipes/ncep_eobs.json"
+    prepare_from_options(recipe=recipe, root=real_data, output=tmp_path / "store")
+    _, sample, found = seen(tmp_path / "store")
+    assert list(found) == ["tas", "pr"]
+    assert {name: m.lag_hours for name, m in found.items()} == {"tas": 0, "pr": 0}
+    assert found["tas"].in_time == pytest.approx(0.84, abs=0.03)
+    assert found["tas"].lag == pytest.approx((0, 0), abs=0.25)
+    assert sample.missing_high.mean() == pytest.approx(0.40, abs=0.01)
