@@ -27,7 +27,7 @@ from dsr import run as runs
 from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_json
-from dsr.scaling import deepspeed_config, make_plan
+from dsr.scaling import FORMAT, deepspeed_config, make_plan
 from dsr.task import Task, resolve
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def start(
         if run_dir is None:
             raise UserError("--resume needs --run-dir: which run is to go on")
         run = runs.Run(run_dir)
-        before, config = read_json(run.plan), run.experiment
+        before, config = _read_plan(run), run.experiment
         mode, gpus = mode or before["mode"], gpus or before["gpus"]
     mode = mode or "strong"
     task = resolve(config, overrides, store)
@@ -360,11 +360,18 @@ def _probe_folder(folder: Path) -> Path:
     return folder.absolute().with_name(f".{folder.absolute().name}.probe")
 
 
+def _read_plan(run: Run) -> dict[str, Any]:
+    """plan.json, if it is of today's format."""
+    plan = read_json(run.plan)
+    runs.check_format(run.plan, plan.get("format", 1), FORMAT, "start it anew, with --force and without --resume")
+    return plan
+
+
 def _chosen(run: Run, most: int) -> dict[str, Any]:
     """What auto chose for a run that is to go on, as arguments for `plan_run`; on fewer GPUs if `most` are fewer."""
     if not run.plan.is_file():
         raise UserError(f"--resume: {run.folder} holds no run")
-    before = read_json(run.plan)
+    before = _read_plan(run)
     if before["mode"] != "auto":
         raise UserError(f"--resume: mode is not as in {run.folder}, which was launched with --mode {before['mode']}")
     most = min(most, before["gpus"])
@@ -382,7 +389,7 @@ def _changed(run: Run, task: Task, plan: Plan, model: str) -> list[str]:
     before = read_json(run.experiment)
     after = task.experiment.resolved()
     after["dsr"]["data"]["store"] = before["dsr"]["data"]["store"]
-    plans = read_json(run.plan), dataclasses.asdict(plan)
+    plans = _read_plan(run), dataclasses.asdict(plan)
     keys = ["mode", "slots", "samples", *(["gpus"] if plan.mode == "weak" else [])]
     environment = runs.environment("", model, THREADS, task.fingerprint)
     return [

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "Tensor"]
 
 LOCKS = (".lock", ".writer")  # of `dsr launch`, and of its rank 0
+FORMAT = 2  # of checkpoints and models; those of format 1 had no number
 ARITHMETIC = ("dsr", "deepspeed", "torch", "numpy")  # the packages whose versions may change a run's bits
 STATES = ("running", "finished", "failed", "stopped")
 # What a run leaves in its folder: `--force` removes these and nothing else.
@@ -226,6 +227,13 @@ class Run:
         _write(self.model, {"model": parameters, "features": arrays}, {"model.json": description})
 
 
+def check_format(path: Path, found: Any, known: int, remedy: str) -> None:
+    """Raise UserError where a file is of another format than this dsr's; `remedy`: for older ones."""
+    if found != known:
+        remedy = "update dsr" if isinstance(found, int) and found > known else remedy
+        raise UserError(f"{path}: of format {found}, and this dsr reads format {known}: {remedy}")
+
+
 def checkpoint_name(update: int) -> str:
     return f"update-{update:08d}"
 
@@ -372,7 +380,7 @@ def _write(path: Path, tensors: Mapping[str, Tensors], texts: dict[str, dict[str
             group = {key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}
             save_file(group, folder / f"{name}.safetensors")
         for name, value in texts.items():
-            write_json(folder / name, value)
+            write_json(folder / name, {"format": FORMAT, **value})
         sums = [f"{_sha256(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
         (folder / "SHA256SUMS").write_text("".join(sums))
         for written in [*folder.iterdir(), folder]:
@@ -409,6 +417,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         raise Damaged(f"{file} is damaged ({error})") from None
     if sums:
         raise Damaged(f"{path} is damaged ({', '.join(sums)} missing)")
+    for name, text in texts.items():
+        check_format(path / name, text.pop("format", 1), FORMAT, "train it again")
     return tensors, texts
 
 

@@ -13,6 +13,7 @@ from dsr.errors import UserError
 if TYPE_CHECKING:
     from dsr.config import Experiment
 
+FORMAT = 2  # of plan.json; 1 had no number
 MODES = ("sequential", "strong", "weak")  # and auto, strong scaling of a batch that a probe chooses (dsr.auto)
 PROBE_SHARE, PROBE_LEAST, PROBE_MOST = 0.1, 25, 200  # of the updates; the noise scale averages about 50
 
@@ -53,6 +54,7 @@ class Plan:
     scheduler: dict[str, Any] | None  # DeepSpeed's, for this run
     phases: list[dict[str, int]]  # the fields of each Phase; slots, batch and updates an epoch above are the first's
     auto: dict[str, Any] | None = None  # in mode auto: the slots chosen, the noise scale, what was measured, and why
+    format: int = FORMAT
 
     @property
     def slots_per_device(self) -> int:

@@ -361,6 +361,16 @@ def test_resume_names_what_would_change_the_result(stopped, untrained, tmp_path,
     assert stopped() == 75  # what it goes on with is recorded
 
 
+def test_a_plan_of_another_format_is_refused(stopped, untrained, tmp_path):
+    assert stopped() == 75
+    path = Run(tmp_path / "run").plan
+    plan = json.loads(path.read_text())
+    assert plan.pop("format") == 2
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"plan\.json: of format 1, and this dsr reads format 2: start it anew"):
+        stopped()
+
+
 def test_resume_with_force_keeps_the_checkpoints(stopped, untrained, tmp_path):
     assert stopped() == 75
     (tmp_path / "run" / "checkpoints").mkdir()

@@ -274,6 +274,25 @@ def test_the_model_comes_back(run):
     assert torch.equal(parameters["b"], torch.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("found", "told"), [(None, "format 1, and this dsr reads format 2: train it again"), (3, "format 3.*: update dsr")]
+)
+def test_a_checkpoint_or_model_of_another_format_is_refused(run, found, told):
+    run.save_model(tensors()["network"], tensors()["network"], {"name": "tiny"})
+    run.save_checkpoint(runs.checkpoint_name(7), tensors(), STATE)
+    for file in (run.model / "model.json", run.checkpoints / runs.checkpoint_name(7) / "state.json"):
+        values = json.loads(file.read_text())
+        assert values.pop("format") == 2
+        file.write_text(json.dumps(values if found is None else values | {"format": found}))
+        sums = file.with_name("SHA256SUMS")
+        others = [line for line in sums.read_text().splitlines(keepends=True) if file.name not in line]
+        sums.write_text("".join(others) + f"{runs._sha256(file)}  {file.name}\n")
+    with pytest.raises(UserError, match=rf"model\.json: of {told}"):
+        runs.read_model(run.model)
+    with pytest.raises(UserError, match=rf"state\.json: of {told}"):
+        run.load_checkpoint()
+
+
 def test_the_weights_hash_knows_names_order_and_every_bit():
     one = {"a": torch.ones(2), "b": torch.zeros(())}
     assert runs.weights_sha256(one) == runs.weights_sha256(dict(reversed(one.items())))
