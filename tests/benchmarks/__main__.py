@@ -12,7 +12,7 @@ import torch
 
 from dsr.files import write_json
 
-NAMES = ("engine",)
+NAMES = ("engine", "loader", "prepare")
 
 
 def main() -> None:
@@ -20,10 +20,12 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=NAMES, help="by default all of them")
     parser.add_argument("--json", type=Path, help="write the cases to this file too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="of input for prepare")
     arguments = parser.parse_args()
     cases: list[dict[str, Any]] = []
     for name in [arguments.name] if arguments.name else NAMES:
-        for case in importlib.import_module(f"tests.benchmarks.{name}").cases(arguments.device):
+        size = [arguments.gigabytes] if name == "prepare" else []
+        for case in importlib.import_module(f"tests.benchmarks.{name}").cases(arguments.device, *size):
             cases.append(case)
             print(line(case), flush=True)
     if arguments.json:
