@@ -39,6 +39,7 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
     assert set(keys.split()) | {"rehearsal"} <= set(cells["strong", 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -55,6 +55,7 @@ def test_the_two_averages_are_separate_and_weighted():
     assert noise.scale == pytest.approx(0.98 * 8 / (0.98 * 3 + 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured", [SLOTS, 5])
 def test_both_estimates_are_unbiased(measured):
     """Over 400 x 50 updates, each with gradients of its own, the mean errors lie within 4 of their standard errors."""
@@ -68,6 +69,7 @@ def test_both_estimates_are_unbiased(measured):
     assert (abs(errors.mean(0)) < 4 * standard).all()
 
 
+@pytest.mark.slow
 def test_the_truth_lies_within_its_interval_as_often_as_it_says():
     inside, bounded = 0, 0
     for seed in range(400):

@@ -28,6 +28,8 @@ from dsr.data.writer import Writer
 from dsr.errors import UserError
 from dsr.run import Run
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600
 LEADS = np.arange(1, 4) * HOUR
 LAMBERT = {

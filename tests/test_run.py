@@ -225,6 +225,7 @@ def die_at(call: int, folder, write) -> bool:
     return os.waitpid(pid, 0)[1] != 0
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_stage_of_writing_a_checkpoint_leaves_the_old_or_the_new(run):
     def save(update):
         run.save_checkpoint(runs.checkpoint_name(update), tensors(update), {"update": update})
@@ -249,6 +250,7 @@ def test_a_kill_at_every_stage_of_writing_a_checkpoint_leaves_the_old_or_the_new
     assert call > 30 and found == {2, 3} and state["update"] == 3
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_stage_of_replacing_the_model_leaves_the_old_or_the_new(run):
     def save(value):
         run.save_model(tensors(value)["network"], tensors(value)["network"], {"value": value})

@@ -19,6 +19,8 @@ from tests.conftest import sign
 from tests.launched import ROOT
 from tests.ranks import prepare
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["dsr.budget.updates=2", "dsr.log.every=1"]
 
 

@@ -21,6 +21,8 @@ from dsr.run import Run
 from tests.conftest import sign, write_tiny_store
 from tests.data.archives import write_grib
 
+pytestmark = pytest.mark.slow
+
 SMALL = Path(__file__).parent / "small.json"
 
 

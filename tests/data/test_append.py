@@ -16,6 +16,8 @@ from dsr.data.writer import Writer
 from dsr.errors import UserError
 from tests.data.test_store import layout
 
+pytestmark = pytest.mark.slow
+
 DAY, HOUR = 86400, 3600
 
 

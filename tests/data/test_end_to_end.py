@@ -17,7 +17,7 @@ from .archives import grib_services
 from .archives.grib import points
 from .archives.netcdf import written
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 RECIPES = Path(__file__).resolve().parents[2] / "ds_configs/recipes"
 UPDATES = ("gradient_accumulation_steps=4", 'dsr.budget={"updates": 20}')
 EARTH = 6_371_000.0  # m

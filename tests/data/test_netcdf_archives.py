@@ -19,6 +19,8 @@ from .archives import wrf
 from .archives.netcdf import ARCHIVES, written
 from .archives.truth import SPHERE, Truth
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).resolve().parents[2] / "ds_configs/recipes"
 RADIUS_OF_DEGREE = math.pi / 180 * 6_371_000  # m
 

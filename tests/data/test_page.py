@@ -26,6 +26,8 @@ from dsr.errors import UserError
 from ..conftest import write_tiny_store
 from .archives import forecasts
 
+pytestmark = pytest.mark.slow
+
 FACTOR, SHAPE = 4, (48, 64)
 ATTRIBUTES = {
     "t2m": {"units": "K", "standard_name": "air_temperature"},

@@ -15,6 +15,8 @@ from dsr.data.simulate import Settings
 from dsr.data.store import Store
 from dsr.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TINY = Settings(size=24, train=4, validation=1, test=1, leads=2, members=2, spinup=2)
 
 

@@ -18,6 +18,8 @@ from dsr.data.writer import Writer
 from dsr.errors import UserError
 from tests.data.test_store import layout
 
+pytestmark = pytest.mark.slow
+
 JOBS = [[0, 2], [3], [1]]  # rows of low and high
 
 
