@@ -1,6 +1,7 @@
 """Where a grid lies: its projection, positions, areas, coarsening, and its place on another grid."""
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from dsr.errors import UserError
 
 EDGE = 1e-3  # of a cell: coordinates in float32, or rounded to three decimals, differ by less
 CHECKED = 100  # rows and columns whose positions are checked
+TILE = 2**19  # points that are projected at once
 KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 ROTATED = "rotated_latitude_longitude"
 
@@ -113,7 +115,16 @@ class Grid:
             raise UserError("a bare plane has no latitude and longitude")
         if self.mapping is None:
             return np.broadcast_to(self.y[:, None], self.shape), np.broadcast_to(self.x, self.shape)
-        found = projection.degrees(self.mapping, *np.meshgrid(self.y, self.x, indexing="ij"))
+        latitude, longitude = np.empty(self.shape), np.empty(self.shape)
+        for rows in _tiles(self.shape):
+            latitude[rows], longitude[rows] = self._places(rows)
+        return latitude, longitude
+
+    def _places(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of some rows; without keeping them, since large grids are placed tile by tile."""
+        if self.mapping is None or "_positions" in self.__dict__:
+            return self.latitude[rows], self.longitude[rows]
+        found = projection.degrees(self.mapping, *np.meshgrid(self.y[rows], self.x, indexing="ij"))
         if not all(np.isfinite(values).all() for values in found):
             raise UserError(f"points of the grid lie off the earth in its projection ({self._name}): crop them away")
         return found
@@ -125,7 +136,8 @@ class Grid:
             y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
         cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
         if self.mapping and not self.angular:
-            cells = cells / projection.areal_scale(self.mapping, self.latitude, self.longitude)
+            for rows in _tiles(self.shape):
+                cells[rows] /= projection.areal_scale(self.mapping, *self._places(rows))
         return cells / cells.mean()
 
     def crop(self, rows: slice, columns: slice) -> "Grid":
@@ -159,13 +171,17 @@ class Grid:
 
         Cell- and node-registered grids, rising or falling coordinates, other projections and other longitude
         conventions all come out of this. Values below 0 or beyond the last row lie outside the low points (`covers`).
+        Beyond the index itself, some 100 MB are needed, however large the grids.
         """
         if self._alike(low):
-            rows, columns = np.meshgrid(*low._along(self.y, self.x), indexing="ij")
+            rows, columns = np.meshgrid(*low._along(self.y, self.x), indexing="ij", copy=False)
             return Index(rows, columns, low.period)
         if self.bare or low.bare:
             raise UserError("a bare plane, without latitude and longitude, cannot be placed on a grid of the earth")
-        return low.index_of(self.latitude, self.longitude)
+        rows, columns = np.empty(self.shape), np.empty(self.shape)
+        for tile in _tiles(self.shape):
+            rows[tile], columns[tile] = low.index_of(*self._places(tile))
+        return Index(rows, columns, low.period)
 
     def index_of(self, latitude: np.ndarray, longitude: np.ndarray) -> Index:
         """Fractional rows and columns on it of places, in degrees; two float64 arrays of their shape."""
@@ -349,6 +365,12 @@ def _place(latitude: float, longitude: float) -> str:
     """Such as "50.25 N, 10 W"."""
     east = (longitude + 180) % 360 - 180
     return f"{abs(latitude):.6g} {'S' if latitude < 0 else 'N'}, {abs(east):.6g} {'W' if east < 0 else 'E'}"
+
+
+def _tiles(shape: tuple[int, int]) -> Iterator[slice]:
+    """Blocks of rows."""
+    step = max(1, TILE // shape[1])
+    yield from (slice(start, start + step) for start in range(0, shape[0], step))
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
