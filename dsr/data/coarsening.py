@@ -4,28 +4,29 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data.store import Store
+from dsr.data.grid import Grid, Index
 
 COVERED = 0.75  # of a low cell: where fewer high values lie, their mean stands for another place
 MOST = 4_000_000  # high points whose weights are held one by one; of more, every second or third row and column counts
 
 
 class Coarsening:
-    """A map from fields on the high grid of a store to its low grid, cells weighted by their area.
+    """A map from fields on a high grid to a low grid, cells weighted by their area.
 
     Each high point stands for a box as wide as the step between points, and counts in a low cell by what lies in it:
     this is exact for blocks of cells, and centred where low points are high points.
     """
 
-    def __init__(self, store: Store):
-        rows, columns = store.low_index
-        low_shape, wraps = store.low_shape, store.grid("low").periodic
+    def __init__(self, high: Grid, low: Grid, index: Index):
+        """`index` is `high.index_on(low)`."""
+        rows, columns = index
+        low_shape, wraps = low.shape, low.periodic
         self.low_shape, self.stride = low_shape, 1
         self.separable = bool(np.ptp(rows, axis=1).max() < 1e-6 and np.ptp(columns, axis=0).max() < 1e-6)
         if not self.separable:
             self.stride = int(np.ceil(np.sqrt(rows.size / MOST)))
             rows, columns = (i[:: self.stride, :: self.stride] for i in (rows, columns))
-        self.area = store.grid("high").area()[:: self.stride, :: self.stride]
+        self.area = high.area()[:: self.stride, :: self.stride]
         if self.separable:
             self.left = _sparse(_overlaps(rows[:, :1], low_shape[0], False), low_shape[0])
             self.right = _sparse(_overlaps(columns[:1].T, low_shape[1], wraps), low_shape[1])

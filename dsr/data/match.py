@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsr.data.coarsening import Coarsening
+from dsr.data.registration import FEW, alike, departures, lies_elsewhere, mean_of_known, peak, shifts
 from dsr.data.store import Store
 
 BUDGET = 2**26  # values read for the comparison, and as many again for the lag in time: seconds
 MOST, FEWEST = 200, 12  # samples
 STEPS = (6, 3, 2, 1)  # how far the lag in time is looked for, in steps of the high archive: as far as runs allow
-REACH = 2  # low cells: how far the table of shifts goes to each side, 1 in small domains
 LEVELS = np.array([0.001, 0.01, *np.arange(1, 20) * 0.05, 0.99, 0.999])  # of the quantiles
 VALUES = 2_000_000  # values that quantiles are taken of
-FEW = 5  # samples: of fewer, departures from a mean say nothing
-FAR = 0.25  # of a low cell: a half-cell shift is beyond it, the noise of fields that fit is not
 ENOUGH = 10  # pairs: of fewer, a better match at another time is no finding
 
 Each = Callable[[Iterable[int], str], Iterable[int]]  # goes over rows, and shows how far it is
@@ -78,11 +76,8 @@ class Match:
 
     @property
     def lies_elsewhere(self) -> bool:
-        """Whether low a quarter of a cell or more off is the better match, by a twentieth of what is unexplained."""
-        if self.lag is None or max(map(abs, self.lag)) <= FAR:
-            return False
-        here = self.shifts[tuple(size // 2 for size in self.shifts.shape)]
-        return bool(_peak(self.shifts)[2] - here > 0.05 * (1 - here))
+        """Whether low fits high better a quarter of a cell or more off."""
+        return lies_elsewhere(self.shifts)
 
     @property
     def comes_at_another_time(self) -> bool:
@@ -99,7 +94,7 @@ def read(store: Store, each: Each) -> tuple[Sample, dict[str, Lags]]:
     names = [v.name for v in store.high_variables if v.name in {w.name for w in store.low_variables}]
     of_high = [[v.name for v in store.high_variables].index(name) for name in names]
     of_low = [[v.name for v in store.low_variables].index(name) for name in names]
-    coarsen = Coarsening(store)
+    coarsen = Coarsening(store.grid("high"), store.grid("low"), store.low_index)
 
     def high(row: int) -> np.ndarray:
         return store.high[row]
@@ -131,7 +126,7 @@ def read(store: Store, each: Each) -> tuple[Sample, dict[str, Lags]]:
             earlier[lag, k] = coarsened(high(int(column[k])))
     for lag, hours in enumerate(steps):
         for v, name in enumerate(names):
-            likeness = _alike(departures(mean[chosen, v]), departures(earlier[lag, :, v]), sample.area)
+            likeness = alike(departures(mean[chosen, v]), departures(earlier[lag, :, v]), sample.area)
             if np.isfinite(likeness).any():
                 lags[name][hours] = likeness
     return sample, lags
@@ -155,22 +150,22 @@ def compare(store: Store, sample: Sample, lags: dict[str, Lags]) -> dict[str, Ma
         low, coarse = (np.where(both, f[:, v], np.nan).astype(np.float64) for f in (sample.low, sample.coarse))
         if not np.isfinite(low).any():
             continue
-        shifts = _shifts(departures(sample.low[:, v]), departures(sample.coarse[:, v]), sample.area)
+        table = shifts(departures(sample.low[:, v]), departures(sample.coarse[:, v]), sample.area)
         weight = np.where(np.isfinite(low), sample.area, 0.0)
         difference = np.nan_to_num(low - coarse)
         space = _over_the_map(low, coarse, weight)
         each = (difference * weight).sum((1, 2)) / np.where(weight.any((1, 2)), weight.sum((1, 2)), np.nan)
         total = float((np.nan_to_num(coarse) * weight).sum())
         found[name] = Match(
-            in_space=_mean(space),
+            in_space=mean_of_known(space),
             in_time=_in_time(low, coarse, sample.area),
             bias=float((difference * weight).sum() / weight.sum()),
             rmse=float(np.sqrt((difference**2 * weight).sum() / weight.sum())),
             ratio=float((np.nan_to_num(low) * weight).sum()) / total if total else np.nan,
             spread=float(np.nanstd(coarse)),
             quantiles=_quantiles(np.where(both, sample.one[:, v], np.nan), coarse),
-            lag=_peak(shifts)[:2] if np.isfinite(shifts).all() else None,
-            shifts=shifts,
+            lag=peak(table)[:2] if np.isfinite(table).all() else None,
+            shifts=table,
             lags=lags[name],
             by_hour=_groups(time % 86400, each),
             by_lead=_groups(lead, each),
@@ -179,39 +174,16 @@ def compare(store: Store, sample: Sample, lags: dict[str, Lags]) -> dict[str, Ma
     return found
 
 
-def departures(fields: np.ndarray) -> np.ndarray:
-    """(n, y, x) less each cell's mean, so that neither climate nor terrain count; of few fields less their own mean."""
-    axes = 0 if len(fields) >= FEW else (1, 2)
-    good = np.isfinite(fields)
-    total = np.where(good, fields, 0).sum(axes, keepdims=True, dtype=np.float64)
-    mean = total / np.maximum(good.sum(axes, keepdims=True), 1)
-    rest = fields - mean
-    return np.where(np.abs(rest) <= 1e-6 * np.abs(mean), 0, rest)  # what float32 leaves of a constant is no departure
-
-
-def _alike(a: np.ndarray, b: np.ndarray, area: np.ndarray, axes: tuple[int, ...] = (1, 2)) -> np.ndarray:
-    """The correlation of departures, in each field or over all `axes`; NaN where either does not vary."""
-    good = np.isfinite(a) & np.isfinite(b)
-    a, b = (np.where(good, f, 0).astype(np.float64) for f in (a, b))
-    size = np.sqrt((a * a * area).sum(axes) * (b * b * area).sum(axes))
-    return np.where(size > 0, (a * b * area).sum(axes) / np.where(size > 0, size, 1), np.nan)
-
-
 def _in_time(low: np.ndarray, coarse: np.ndarray, area: np.ndarray) -> float | None:
     """The correlation of departures from each cell's mean, over all; None of few fields."""
-    return None if len(low) < FEW else _mean(_alike(departures(low), departures(coarse), area, (0, 1, 2)))
+    return None if len(low) < FEW else mean_of_known(alike(departures(low), departures(coarse), area, (0, 1, 2)))
 
 
 def _over_the_map(low: np.ndarray, coarse: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The correlation within each field, (n)."""
     total = np.maximum(weight.sum((1, 2), keepdims=True), 1e-30)
     a, b = (f - (np.nan_to_num(f) * weight).sum((1, 2), keepdims=True) / total for f in (low, coarse))
-    return _alike(a, b, weight)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    """Of those that are known; None where none is."""
-    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+    return alike(a, b, weight)
 
 
 def _quantiles(one: np.ndarray, coarse: np.ndarray) -> np.ndarray:
@@ -219,35 +191,6 @@ def _quantiles(one: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     both = np.isfinite(one) & np.isfinite(coarse)
     stride = -(-int(both.sum()) // VALUES)
     return np.stack([np.quantile(f[both][::stride].astype(np.float64), LEVELS) for f in (one, coarse)])
-
-
-def _shifts(low: np.ndarray, coarse: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """The correlation of low so many rows and columns on with high, each over the same inner cells of high."""
-    reach = REACH if min(low.shape[1:]) >= 5 * REACH else 1
-    table = np.full((2 * reach + 1, 2 * reach + 1), np.nan)
-    if min(low.shape[1:]) < 2 * reach + 2:
-        return table
-    inner = tuple(slice(reach, size - reach) for size in low.shape[1:])
-    for place in np.ndindex(table.shape):
-        y, x = (slice(k, size - 2 * reach + k) for k, size in zip(place, low.shape[1:], strict=True))
-        value = _mean(_alike(low[:, y, x], coarse[:, *inner], area[inner]))
-        table[place] = np.nan if value is None else value
-    return table
-
-
-def _peak(table: np.ndarray) -> tuple[float, float, float]:
-    """Where a table of shifts is highest, in rows and columns from its middle, and how high, by parabolas there."""
-    best = np.unravel_index(int(table.argmax()), table.shape)
-    place, height = [], float(table[best])
-    for axis, k in enumerate(best):
-        line, middle = np.moveaxis(table, axis, 0)[:, best[1 - axis]], len(table) // 2
-        if 0 < k < len(line) - 1:
-            slope, bend = 0.5 * (line[k + 1] - line[k - 1]), line[k + 1] - 2 * line[k] + line[k - 1]
-            place.append(float(k - middle - (slope / bend if bend else 0)))
-            height -= float(0.5 * slope**2 / bend) if bend else 0.0
-        else:
-            place.append(float(k - middle))
-    return place[0], place[1], height
 
 
 def _groups(seconds: np.ndarray, each: np.ndarray) -> list[Group]:

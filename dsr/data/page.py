@@ -14,6 +14,7 @@ from dsr import __version__, progress
 from dsr.data import calendar, info, match, pictures
 from dsr.data.coarsening import Coarsening
 from dsr.data.plane import Plane
+from dsr.data.registration import FAR
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file
@@ -143,7 +144,7 @@ def _figures(variable: Variable, found: Match) -> str:
     correlations = [f"{value:.2f} {kind}" for value, kind in kinds if value is not None]
     lags = []
     if found.lag is not None:
-        unclear = max(map(abs, found.lag)) > match.FAR and not found.lies_elsewhere
+        unclear = max(map(abs, found.lag)) > FAR and not found.lies_elsewhere
         lags.append("unclear in space" if unclear else f"{np.hypot(*found.lag):.1f} cells")
     if found.lag_hours is not None:
         unclear = found.lag_hours != 0 and not found.comes_at_another_time
@@ -280,7 +281,7 @@ def _topographies(store: Store, plane: Plane) -> list[Picture]:
             picture = pictures.row(plane, label, panels, 4.6, cmap=colours)
             drawn.append(_picture(picture, f"{name} on the high grid; the store has none on the low grid."))
             continue
-        coarse = Coarsening(store)(field)
+        coarse = Coarsening(store.grid("high"), store.grid("low"), store.low_index)(field)
         panels = [("low", low, below), ("high, coarsened", low, coarse), *panels]
         drawn.append(_picture(pictures.row(plane, label, panels, 11.1, cmap=colours), f"{name} of low and of high."))
         difference = below - coarse

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 from dsr import __version__
+from dsr.data import registration
 from dsr.data.archive import Archive, open_archive, static_fields
 from dsr.data.calendar import when
+from dsr.data.coarsening import Coarsening
 from dsr.data.grid import Grid, Index, block_mean
 from dsr.data.joined import Joined
 from dsr.data.limits import Window
 from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
+from dsr.data.registration import FEW
 from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time
 from dsr.data.store import SPLITS, Layout
@@ -297,14 +300,29 @@ def _open_low(recipe: Recipe) -> AnyArchive | None:
 
 
 def _looked_at(plan: _Plan) -> list[str]:
-    """Problems that a few fields show: read now, so that what is impossible is refused before anything is written."""
-    pairs = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
-    for row in pairs:
-        plan.high.read(plan.high_frames[plan.layout.high_index[row]])
+    """What a few pairs show, read before anything is written: impossible values are refused, a shift is noted."""
+    rows = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
+    pairs = []
+    for row in rows:
+        high = plan.high.read(plan.high_frames[plan.layout.high_index[row]])
         if plan.low is not None:
-            plan.low.read(plan.low_frames[row])
+            low = plan.coarse(plan.low.read(plan.low_frames[row]))
+            pairs.append((low if low.ndim == 3 else low.mean(0), high[:, *plan.high_cut]))
     plan.taken_counts()
-    return []
+    return _shifts(plan.layout, pairs) if len(pairs) >= FEW else []
+
+
+def _shifts(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    """Notes on variables whose low fields, (variable, y, x) beside the high ones, lie elsewhere than the high ones."""
+    coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.low_index)
+    names = [[v.name for v in variables] for variables in (layout.low_variables, layout.high_variables)]
+    notes = []
+    for i, name in enumerate(names[0]):
+        if name in names[1]:
+            low = np.stack([low[i] for low, _ in pairs])
+            coarse = np.stack([coarsen(high[names[1].index(name)]) for _, high in pairs])
+            notes.append(registration.note(name, low, coarse, layout.low_grid.area()))
+    return list(filter(None, notes))
 
 
 def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
