@@ -46,7 +46,7 @@ def test_grids_that_fit_are_not_noted(tmp_path):
 
 @pytest.mark.parametrize(
     ("off", "moved"),
-    [((0.5, 0.5), "-0.[45] of its rows and -0.[45]"), ((0.0, -0.5), r"-?0.0 of its rows and 0.[456]")],
+    [((0.5, 0.5), "-0.[45] of its rows and -0.[45]"), ((0.0, -0.5), r"-?0.[01] of its rows and 0.[456]")],
 )
 def test_half_a_cell_is_noted_with_where_low_belongs(tmp_path, off, moved):
     told = pairs(tmp_path, off)
