@@ -86,6 +86,7 @@ def simulate(store: Path, seed: int, control: bool) -> None:
 @click.option("--root", type=EXISTING, metavar="DIR", help="Where a recipe's files are; by default beside the recipe.")
 @click.option("-o", "--output", type=FILE, metavar="STORE", help="The new store; not needed with --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Show grids, pairs and dropped times; write nothing.")
+@click.option("--append", is_flag=True, help="Add the later runs that the STORE lacks; readers see the old or the new.")
 def prepare(**options: Any) -> None:
     """Turn archives (NetCDF, GRIB, Zarr) into a paired store, by options or by a RECIPE.json."""
     from dsr.data.prepare import prepare_from_options

@@ -1,21 +1,19 @@
 """Make a store from archives: pair or coarsen, split, and stream every field once."""
 
-import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsr import __version__
 from dsr.data import registration
+from dsr.data.append import Appender, grow
 from dsr.data.archive import Archive, open_archive, static_fields
 from dsr.data.calendar import when
 from dsr.data.coarsening import Coarsening
+from dsr.data.filling import Plan, fill, identity
 from dsr.data.grid import Grid, Index, block_mean
 from dsr.data.joined import Joined
 from dsr.data.limits import Window
@@ -23,59 +21,54 @@ from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.registration import FEW
 from dsr.data.remote import cleaned
-from dsr.data.split import by_region, by_time
-from dsr.data.store import SPLITS, Layout
-from dsr.data.workers import Put, write_rows
+from dsr.data.split import by_region, by_time, of_dates
+from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
 from dsr.errors import UserError
 
-ROWS = 64  # of a job, at most
 LOOKED_AT = 12  # pairs whose fields are read before anything is written
 
 
-@dataclass
-class _Plan:
-    """What is to be written: the layout, and which frame of which archive fills each row."""
-
-    layout: Layout
-    high: Archive
-    high_frames: np.ndarray  # (time) int64
-    high_cut: tuple[slice, slice]  # the part of the high archive's grid that is kept
-    low: AnyArchive | None  # None: the high archive, coarsened
-    low_frames: np.ndarray  # (sample) int64
-    cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
-
-    @property
-    def archives(self) -> list[AnyArchive]:
-        return [self.high] if self.low is None else [self.high, self.low]
-
-    def taken_counts(self) -> Counter[Any]:
-        """{(archive, variable, what): how many values were mended} since this was asked last."""
-        counts = Counter({(a.name, *key): n for a in self.archives for key, n in a.counts.items()})
-        for archive in self.archives:
-            archive.counts.clear()
-        return counts
-
-    def coarse(self, field: np.ndarray) -> np.ndarray:
-        return field if self.cells is None else block_mean(field, self.cells, self.layout.factor)
-
-
-def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False) -> str:
+def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False, append: bool = False) -> str:
     """Write the store that a recipe describes to `output`; return what it is and what was left out, for people.
 
     Fields are read and written one by one, so the archive may be larger than memory. With `dry_run` nothing is written
-    and no field is read. Raises UserError for what is wrong in the recipe, its files or the output path; OSError where
-    reading or writing fails later. `output` is whole or absent afterwards.
+    and only a few fields are read. With `append` the store that is there gets the runs that it lacks, all of them later
+    than its own; its samples stay in their splits and its statistics as they are.
+
+    Raises UserError for what is wrong in the recipe, its files or the output path; OSError where reading or writing
+    fails later. `output` is whole, or as it was, afterwards.
     """
     if dry_run:
         return _told(_plan(recipe))
     if output is None:
         raise UserError("give the store to write (-o STORE), or --dry-run")
+    if append:
+        return _append(recipe, output)
     if output.exists():
-        raise UserError(f"{output} exists already: give another output path, or remove it first")
+        raise UserError(f"{output} exists already: give another output path, --append to add later runs, or remove it")
     plan = _plan(recipe)
-    _write(plan, output)
+    with Writer(output, plan.layout, plan=identity(plan)) as writer:
+        fill(plan, writer)
     return _told(plan)
+
+
+def _append(recipe: Recipe, output: Path) -> str:
+    store = Store(output)
+    plan = _plan(recipe, of_dates)
+    growth = grow(store, plan.layout)
+    first = len(store.time), len(store.high_index)
+    grown = replace(
+        plan,
+        layout=growth.layout,
+        high_frames=np.concatenate([np.zeros(first[0], np.int64), plan.high_frames[growth.high]]),
+        low_frames=np.concatenate([np.zeros(first[1], np.int64), plan.low_frames[growth.low]]),
+    )
+    with Appender(store, growth, plan=identity(grown)) as writer:
+        fill(grown, writer, first)
+    added = growth.layout.splits["appended"][-1]
+    counts = ", ".join(f"{name} {added[name]}" for name in SPLITS)
+    return f"{_told(grown)}\nadded  {len(growth.low)} samples, {added['first']} to {added['last']}: {counts}"
 
 
 def prepare_from_options(
@@ -83,6 +76,7 @@ def prepare_from_options(
     recipe: Path | None,
     output: Path | None,
     dry_run: bool = False,
+    append: bool = False,
     high: Sequence[str] = (),
     low: Sequence[str] = (),
     static: Sequence[str] = (),
@@ -98,78 +92,20 @@ def prepare_from_options(
             raise UserError(
                 f"give either the recipe {recipe} or --high, --low, --static, --factor, --pairing and --split"
             )
-        return prepare(load(recipe, root, gap), output, dry_run)
+        return prepare(load(recipe, root, gap), output, dry_run, append)
     if not high:
         raise UserError("give a recipe, or an archive with --high")
     if split == "region" and gap:
         raise UserError("--gap is in hours, between splits by time; a recipe gives a region's gap, in high points")
     return prepare(
-        Recipe.from_options(high, low, static, factor, gap or 0, pairing, split or "time", root), output, dry_run
+        Recipe.from_options(high, low, static, factor, gap or 0, pairing, split or "time", root),
+        output,
+        dry_run,
+        append,
     )
 
 
-def _write(plan: _Plan, output: Path) -> None:
-    layout = plan.layout
-    with Writer(output, layout, plan=_identity(plan)) as writer:
-        counts = write_rows(writer, _jobs(plan), partial(_Fill, plan))
-        layout.provenance["problems"] += _mended(counts)
-
-
-def _identity(plan: _Plan) -> str:
-    """A text that tells this preparation from any other: of other code, recipe or files."""
-    told = {key: value for key, value in plan.layout.provenance.items() if key != "made"}
-    names = sorted({file for archive in plan.archives for file in archive.files})
-    files = [(name, *_stamp(Path(name))) for name in names]
-    return json.dumps([__version__, told, files, len(plan.high_frames), len(plan.low_frames)])
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    return (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else ()
-
-
-Job = tuple[str, list[int]]  # "high" or "low", and rows; where low is made by coarsening, those of "high" fill both
-
-
-def _jobs(plan: _Plan) -> list[Job]:
-    """The rows of all fields, those of one file together."""
-    jobs: list[Job] = []
-    for part, archive, frames in (("high", plan.high, plan.high_frames), ("low", plan.low, plan.low_frames)):
-        if archive is None:
-            continue
-        held = None
-        for row, frame in enumerate(frames.tolist()):
-            file = archive.file(frame)
-            if file != held or len(jobs[-1][1]) == ROWS:
-                jobs.append((part, []))
-            jobs[-1][1].append(row)
-            held = file
-    return jobs
-
-
-class _Fill:
-    """Reads the rows of a job and puts them into the store, in whichever process."""
-
-    def __init__(self, plan: _Plan):
-        self.plan = plan
-
-    def __call__(self, job: Job, put: Put) -> Counter[Any]:
-        plan, (part, rows), missing = self.plan, job, Counter[Any]()
-        for row in rows:
-            if part == "low":
-                assert plan.low is not None
-                fields = {"low": plan.coarse(plan.low.read(plan.low_frames[row]))}
-            else:
-                high = plan.high.read(plan.high_frames[row])
-                fields = {"high": high[:, *plan.high_cut]}
-                if plan.low is None:
-                    fields["low"] = plan.coarse(high)
-            for name, field in fields.items():
-                put(name, row, field)
-                missing[name, "missing", ""] += int(np.isnan(field).sum())
-        return missing + plan.taken_counts()
-
-
-def _plan(recipe: Recipe) -> _Plan:
+def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
     high = _open(recipe, "high")
     if high.members is not None:
         raise UserError(
@@ -225,7 +161,7 @@ def _plan(recipe: Recipe) -> _Plan:
     if isinstance(recipe.splits, ByRegion):
         region, told = by_region(recipe.splits, high_grid.shape, factor)
     else:
-        split, told = by_time(recipe.splits, init_time, lead_time, high.calendar)
+        split, told = split_by_time(recipe.splits, init_time, lead_time, high.calendar)
 
     # Static fields
     static = _open(recipe, "static", static=True) if recipe.static else None
@@ -270,7 +206,7 @@ def _plan(recipe: Recipe) -> _Plan:
         low_static=low_static,
         calendar=high.calendar,
     )
-    plan = _Plan(layout, high, high_frames, cut, low, low_frames, cells)
+    plan = Plan(layout, high, high_frames, cut, low, low_frames, cells)
     layout.provenance["problems"] += _looked_at(plan)
     return plan
 
@@ -299,7 +235,7 @@ def _open_low(recipe: Recipe) -> AnyArchive | None:
     return Joined([open_part(files, recipe.root) for files in recipe.low])
 
 
-def _looked_at(plan: _Plan) -> list[str]:
+def _looked_at(plan: Plan) -> list[str]:
     """What a few pairs show, read before anything is written: impossible values are refused, a shift is noted."""
     rows = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
     pairs = []
@@ -314,7 +250,7 @@ def _looked_at(plan: _Plan) -> list[str]:
 
 def _shifts(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
     """Notes on variables whose low fields, (variable, y, x) beside the high ones, lie elsewhere than the high ones."""
-    coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.low_index)
+    coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.high_grid.index_on(layout.low_grid))
     names = [[v.name for v in variables] for variables in (layout.low_variables, layout.high_variables)]
     notes = []
     for i, name in enumerate(names[0]):
@@ -344,20 +280,7 @@ def _window(index: Index, low: Grid) -> Window:
     return (rows, slice(None)) if low.periodic else (rows, columns)
 
 
-def _mended(counts: Counter[Any]) -> list[str]:
-    """What was mended while reading, counted."""
-    lines = []
-    for (archive, name, what), count in sorted(counts.items()):
-        if name == "missing" and count:
-            lines.append(f"{count:,} values of {archive} are missing")
-        elif name != "missing" and what != "amounts":
-            total = counts.get((archive, name, "amounts"))
-            share = f" of {total:,} ({100 * count / total:.1f} %)" if total and "clipped" in what else ""
-            lines.append(f"{archive}: {name}: {count:,}{share} {what}")
-    return lines
-
-
-def _told(plan: _Plan) -> str:
+def _told(plan: Plan) -> str:
     layout = plan.layout
     counts = {name: int((layout.split == code).sum()) for code, name in enumerate(SPLITS)}
     if layout.region is not None:

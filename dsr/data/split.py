@@ -49,6 +49,15 @@ def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -
     return split, {"by": "time", **spans, "gap_hours": gap / 3600}
 
 
+def of_dates(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """As `by_time`, for runs that join a store: -1 where the recipe has shares, or dates that name no split."""
+    split = np.full(len(init), -1, np.int8)
+    if all(isinstance(getattr(wanted, name), tuple) for name in SPLITS):
+        for code, (first, last) in enumerate(_ranges(wanted, np.unique(init), 0, calendar)):
+            split[(init >= first) & (init <= last)] = code
+    return split, {}
+
+
 def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
     """(y, x) int8 codes of a high grid of this shape, and how they were made, for people.
 

@@ -24,7 +24,7 @@ def weather(lat, lon, times, seed=0):
 
 
 def pairs(tmp_path, off=(0.0, 0.0)):
-    """High fields on 0.1 degrees and their means over 4 x 4 cells, whose coordinates are written `off` low cells away."""
+    """A dry run of high fields and their means over 4 x 4 cells, whose coordinates are `off` low cells away."""
     fine_lat, fine_lon = 50 + STEP * (np.arange(64) + 0.5), 5 + STEP * (np.arange(64) + 0.5)
     fields = weather(fine_lat, fine_lon, 40)
     low = fields.reshape(40, 16, 4, 16, 4).mean((2, 4))
@@ -61,9 +61,7 @@ def test_the_peak_of_a_shifted_field_is_its_shift():
     truth = weather(y, x, 30)
     for rows, columns in ((0, 0), (1, -1), (0.5, 0)):
         moved = weather(y + rows * 0.4, x + columns * 0.4, 30)
-        table = registration.shifts(
-            registration.departures(moved), registration.departures(truth), np.ones((20, 20))
-        )
+        table = registration.shifts(registration.departures(moved), registration.departures(truth), np.ones((20, 20)))
         found = registration.peak(table)[:2]
         np.testing.assert_allclose(found, (-rows, -columns), atol=0.15)
         assert registration.lies_elsewhere(table) is bool(rows or columns)
