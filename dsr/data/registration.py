@@ -7,6 +7,15 @@ FEW = 5  # samples: of fewer, departures from a mean say nothing
 FAR = 0.25  # of a low cell: a half-cell shift is beyond it, the noise of fields that fit is not
 
 
+def corner_note(name: str, coordinate: np.ndarray, bounds: np.ndarray) -> str:
+    """A line for people where a coordinate (n) does not lie in the middle of its bounds (n, 2), else ""."""
+    lower, upper = np.asarray(bounds, np.float64).T
+    share = float(np.median((np.asarray(coordinate, np.float64) - lower) / (upper - lower)))
+    if abs(share - 0.5) < 0.1:
+        return ""
+    return f"has {name} {share:.2g} of the way through its bounds, not in the middle: its points are corners of cells"
+
+
 def departures(fields: np.ndarray) -> np.ndarray:
     """(n, y, x) less each cell's mean, so that neither climate nor terrain count; of few fields less their own mean."""
     axes = 0 if len(fields) >= FEW else (1, 2)

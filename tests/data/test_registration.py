@@ -1,10 +1,13 @@
 """A low grid that is named half a cell off is noticed by where its fields fit the high ones best."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from dsr.data import registration
+from dsr.data.archive import open_archive
 from dsr.data.prepare import prepare_from_options
 
 from .archives import HOUR
@@ -51,8 +54,6 @@ def test_grids_that_fit_are_not_noted(tmp_path):
 def test_half_a_cell_is_noted_with_where_low_belongs(tmp_path, off, moved):
     told = pairs(tmp_path, off)
     assert "t: low fits high best when it is moved by" in told
-    import re
-
     assert re.search(f"moved by {moved} of its columns", told), told
 
 
@@ -65,3 +66,19 @@ def test_the_peak_of_a_shifted_field_is_its_shift():
         found = registration.peak(table)[:2]
         np.testing.assert_allclose(found, (-rows, -columns), atol=0.15)
         assert registration.lies_elsewhere(table) is bool(rows or columns)
+
+
+def test_points_at_corners_of_their_cells_are_noted(tmp_path):
+    data = xr.Dataset(
+        {"t": (("time", "lat", "lon"), np.full((2, 4, 5), 280, np.float32), {"units": "K"})},
+        {
+            "time": np.datetime64("2020-01-01", "ns") + np.arange(2) * HOUR,
+            "lat": ("lat", np.arange(4.0), {"units": "degrees_north", "bounds": "lat_bnds"}),
+            "lon": ("lon", np.arange(5.0), {"units": "degrees_east", "bounds": "lon_bnds"}),
+        },
+    )
+    data["lat_bnds"] = (("lat", "n"), np.stack([np.arange(4.0), np.arange(1.0, 5)], 1))
+    data["lon_bnds"] = (("lon", "n"), np.stack([np.arange(5.0) - 0.5, np.arange(5.0) + 0.5], 1))
+    data.to_netcdf(tmp_path / "c.nc")
+    (note,) = open_archive([str(tmp_path / "c.nc")]).notes
+    assert "t has lat 0 of the way through its bounds, not in the middle: its points are corners of cells" in note

@@ -15,6 +15,7 @@ from dsr.data.decoding import place
 from dsr.data.decoding.frames import Frames
 from dsr.data.decoding.roles import role
 from dsr.data.decoding.statistic import statistic
+from dsr.data.registration import corner_note
 from dsr.data.series import Series
 from dsr.errors import UserError, first_line
 
@@ -119,10 +120,26 @@ def series_of(opened: Opened, file: str, *, crs: Any = None) -> list[Series]:
             if not {"y", "x"} <= dims.keys():
                 continue
             frames = frames or Frames(dataset, roles)
-            result += _series(opened, file, array, dims, roles, frames, crs)
+            corners = _corner_notes(dataset, dims["y"], dims["x"])
+            series = _series(opened, file, array, dims, roles, frames, crs)
+            result += [replace(one, notes=(*one.notes, *corners)) for one in series]
         except UserError as error:
             raise UserError(f"{file}: {name}: {error}") from None
     return result
+
+
+def _corner_notes(dataset: Any, *dims: str) -> list[str]:
+    """What the bounds of rows and columns say of their points, which CF takes for the middles of cells."""
+    notes = []
+    for dim in dims:
+        coordinate = dataset.coords.get(dim)
+        if coordinate is None:
+            continue
+        named = coordinate.attrs.get("bounds", coordinate.encoding.get("bounds"))
+        bounds = dataset.variables.get(named)
+        if bounds is not None and bounds.shape == (*coordinate.shape, 2):
+            notes.append(corner_note(dim, coordinate.values, bounds.values))
+    return list(filter(None, notes))
 
 
 def _series(
