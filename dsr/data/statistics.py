@@ -79,19 +79,14 @@ class Moments:
 
     def add(self, values: np.ndarray) -> None:
         """Take in (n, variable, point) by Chan's pairwise update."""
-        values = np.moveaxis(values, 1, 0).reshape(len(self.count), -1).astype(np.float64)
-        good = np.isfinite(values)
-        count = good.sum(1)
-        safe = np.maximum(count, 1)
-        mean = np.where(good, values, 0).sum(1) / safe
-        square = np.where(good, (values - mean[:, None]) ** 2, 0).sum(1)
+        each = [_measured(values[:, i].reshape(-1).astype(np.float64)) for i in range(len(self.count))]  # one in memory
+        count, mean, square, minimum, maximum = (np.array(one) for one in zip(*each, strict=True))
         total = np.maximum(self.count + count, 1)
         delta = mean - self.mean
         self.square += square + np.where(count > 0, delta**2 * self.count * count / total, 0)
         self.mean = np.where(count > 0, self.mean + delta * count / total, self.mean)
         self.count = self.count + count
-        self.minimum = np.minimum(self.minimum, np.where(good, values, np.inf).min(1, initial=np.inf))
-        self.maximum = np.maximum(self.maximum, np.where(good, values, -np.inf).max(1, initial=-np.inf))
+        self.minimum, self.maximum = np.minimum(self.minimum, minimum), np.maximum(self.maximum, maximum)
 
     def named(self, names: list[str]) -> dict[str, dict[str, float]]:
         result = {}
@@ -106,3 +101,14 @@ class Moments:
                 "maximum": float(self.maximum[i]),
             }
         return result
+
+
+def _measured(values: np.ndarray) -> tuple[int, float, float, float, float]:
+    """Count, mean, sum of squares about it, minimum and maximum of what is finite."""
+    good = np.isfinite(values)
+    count = int(good.sum())
+    mean = np.where(good, values, 0).sum() / max(count, 1)
+    square = np.where(good, (values - mean) ** 2, 0).sum()
+    least = np.where(good, values, np.inf).min(initial=np.inf)
+    most = np.where(good, values, -np.inf).max(initial=-np.inf)
+    return count, mean, square, least, most
