@@ -140,6 +140,7 @@ def test_a_slurm_allocation_gives_hosts_and_ranks(tmp_path, monkeypatch):
     assert rank["RANK"] == "0" and rank["MASTER_ADDR"] == "here"
 
 
+@pytest.mark.slow
 def test_the_hostfile_to_copy_is_right(experiment, tiny_store, tmp_path):
     line = [sys.executable, "-m", "dsr", "launch", experiment, "--data", tiny_store, "--run-dir", tmp_path / "run"]
     line += ["--gpus", "8", "--mode", "weak", "--hostfile", "launch/hostfile", "--launcher", "pdsh", "--dry-run"]
@@ -148,6 +149,7 @@ def test_the_hostfile_to_copy_is_right(experiment, tiny_store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_slurm_script_to_copy_is_right(experiment, tiny_store, tmp_path):
     write(tmp_path / "scontrol", "#!/bin/sh\nprintf 'n1\\nn2\\nn3\\nn4\\n'\n").chmod(0o755)
     write(tmp_path / "dsr", f'#!/bin/sh\nexec {sys.executable} -m dsr "$@"\n').chmod(0o755)

@@ -128,6 +128,7 @@ def shapes(file: Path) -> None:
     engine.finish()
 
 
+@pytest.mark.slow
 def test_under_bf16_deepspeed_gives_them_whole_layers_in_float32(tmp_path):
     assert run_ranks(1, shapes, tmp_path / "found", log=tmp_path / "log") == [0], (tmp_path / "log").read_text()
     assert json.loads((tmp_path / "found").read_text()) == ["Lamb", [[3, 2, 5, 5], [3]], ["torch.float32"] * 2]

@@ -277,6 +277,7 @@ def played(found, count, user=None):
     return rates
 
 
+@pytest.mark.slow
 def test_without_a_scheduler_the_rate_warms_up_from_the_sequential_to_the_rules():
     found = plan("weak", 4)  # 50 updates of warm-up, from 0.1 to 0.4
     rates = played(found, 60)

@@ -9,6 +9,8 @@ from dsr.data.curvilinear import precision
 from dsr.data.grid import Grid
 from dsr.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROTATED = {
     "grid_mapping_name": "rotated_latitude_longitude",
     "grid_north_pole_latitude": 39.25,

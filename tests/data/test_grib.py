@@ -325,6 +325,7 @@ def test_series_go_to_other_processes(tmp_path):
     np.testing.assert_array_equal(copy.read(next(iter(copy.keys))), series.read(next(iter(series.keys))))
 
 
+@pytest.mark.slow
 def test_era5_as_another_library_reads_it(real_data):
     import xarray as xr
 
@@ -503,6 +504,7 @@ def test_experiments_means_and_percentiles_are_told_apart(tmp_path):
     assert len(series) == 2 and series[1].labels["percentileValue"] == "90"
 
 
+@pytest.mark.slow
 def test_parameters_without_a_name(tmp_path, real_data):
     local = {"discipline": 209, "parameterCategory": 6, "parameterNumber": 1}
     total = {"productDefinitionTemplateNumber": 8, "centre": "lfpw", "parameterCategory": 1}

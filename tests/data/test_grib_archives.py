@@ -13,7 +13,7 @@ from dsr.data.store import Store
 from .archives import grib_services as services
 from .archives.grib import points
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 RECIPES = Path(__file__).resolve().parents[2] / "ds_configs/recipes"
 KELVIN, MILLIMETRES = 0.01, 0.02  # what float32 and packing may change
 

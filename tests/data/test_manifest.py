@@ -51,6 +51,7 @@ def test_the_manifest_by_hand(path):
     subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=path, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_no_file_can_be_edited_and_its_content_read(path):
     whole = repr(read_everything(path))
     for file in sorted(file for file in path.rglob("*") if file.is_file()):

@@ -134,6 +134,7 @@ def test_a_store_of_another_run_is_refused(tmp_path):
         evaluate.evaluate(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone_and_says_who_wins(tmp_path):
     hill = np.random.default_rng(0).uniform(0, 900, (16, 16)).astype(np.float32)
     static = {"static": {"h": hill}, "static_variables": [Variable("h", "m", "surface_altitude")]}
