@@ -54,6 +54,7 @@ def test_sequential_by_hand():
         "scheduler": None,
         "phases": [{"update": 0, "epoch": 0, "slots": 12, "effective_batch": 24, "updates_per_epoch": 41}],
         "auto": None,
+        "format": 2,
     }
 
 
