@@ -257,6 +257,26 @@ def test_geopotential_at_the_surface_is_topography_and_aloft_is_not(tmp_path):
     assert aloft.variables[0].units == "m2 s-2" and aloft.read(0)[0, 0, 0] == pytest.approx(9806.65)
 
 
+def test_directions_are_refused_where_chosen_and_left_out_otherwise(tmp_path):
+    data = analysis(2)
+    data["wdir"] = data["t2m"].assign_attrs(units="degree", standard_name="wind_from_direction")
+    path = saved(data, tmp_path / "w.nc")
+    with pytest.raises(UserError, match=r"wdir is a direction.*take the wind's components \(such as u10 and v10\)"):
+        open_archive([path], {"wdir": Choice()})
+    archive = open_archive([path])
+    assert [v.name for v in archive.variables] == ["t2m"]
+    assert any("wdir is a direction, and left out" in note for note in archive.notes)
+
+
+def test_lists_of_points_are_refused_with_the_line_that_remaps_them(tmp_path):
+    data = xr.Dataset(
+        {"t": (("time", "ncells"), np.zeros((2, 9), np.float32), {"units": "K"})},
+        {"time": START + np.arange(2) * HOUR, "clat": ("ncells", np.arange(9.0), {"units": "degrees_north"})},
+    )
+    with pytest.raises(UserError, match=r"unstructured or reduced grid .dimension ncells.*`cdo remapcon,"):
+        open_archive([saved(data, tmp_path / "icon.nc")])
+
+
 def test_other_calendars_are_kept(tmp_path):
     data = analysis(3)
     times = xr.date_range("2001-02-28", periods=3, freq="D", calendar="noleap", use_cftime=True)
