@@ -142,18 +142,28 @@ class Quantity:
                 taken = {number for other in held for number in other.members or ()}
                 if held and self._in_turn(held[0], one):
                     held.append(one)
+                elif held and (one.members is None) != (held[0].members is None):
+                    alone, other = (one, held[0]) if one.members is None else (held[0], one)
+                    raise UserError(
+                        f"{alone.file}: {self.name} is of no member, while {other.file} holds members at the same "
+                        "times: give it a coordinate such as number, or leave the file out"
+                    )
                 elif held and (one.members is None or taken & set(one.members)):
                     twice.append((span, one))
                 else:
                     held.append(one)
         if twice:
-            span, one = twice[0]
-            same = np.array_equal(table[span][0].read(span), one.read(span), equal_nan=True)
-            differ = "" if same else f", whose values differ (in {one.file} and {table[span][0].file})"
+            looked = [twice[i] for i in sorted({0, len(twice) // 2, len(twice) - 1})]
+            other = next((o for s, o in looked if not np.array_equal(table[s][0].read(s), o.read(s), True)), None)
+            differ = f", whose values differ (in {self._files(table, other)})" if other else ""
             self.dropped[f"{self.name} stands more than once{differ}; the first in the files' order was kept"] += [
                 span.frame for span, _ in twice
             ]
         return table
+
+    def _files(self, table: dict[Span, list[Series]], other: Series) -> str:
+        first = table[next(iter(other.keys))][0]
+        return other.file if first.file == other.file else f"{other.file} and {first.file}"
 
     def _in_turn(self, first: Series, other: Series) -> bool:
         """Whether a recipe names both, by values of one label, so that the first that is not missing holds."""
@@ -213,9 +223,8 @@ class Quantity:
         if len(lengths) > 1:
             hours = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
             self.notes.append(f"{self.name} mixes values over {hours} hours")
-        amount = any(
-            word in self.variable.standard_name for word in ("precipitation_amount", "precipitation", "fall_amount")
-        )
+        words = ("precipitation", "fall_amount")
+        amount = self.variable.units == "J m-2" or any(word in self.variable.standard_name for word in words)
         silent = all(made.start is None for made in self.made.values())
         if silent and (self.statistic in ("mean", "maximum", "minimum") or (amount and self.statistic == "")):
             self.notes.append(
@@ -277,7 +286,7 @@ class Quantity:
             self._held.move_to_end(span)
             return self._held[span]
         several = self.table[span]
-        fields = [self._converted(one, self._masked(one.read(span), counts)) for one in several]
+        fields = [self._converted(one, self._masked(one, one.read(span), counts)) for one in several]
         if self.members is None:
             result, *others = [field if field.ndim == 2 else field[0] for field in fields]
             for other in others:
@@ -299,15 +308,16 @@ class Quantity:
 
     def _raw(self, span: Span) -> np.ndarray:
         """What stands at a span, as the first file has it, with missing values as NaN."""
-        return self._masked(self.table[span][0].read(span), Counter())
+        first = self.table[span][0]
+        return self._masked(first, first.read(span), Counter())
 
     def _converted(self, series: Series, values: np.ndarray) -> np.ndarray:
         scale, offset, _ = self._lines[self._units(series)]
         return values if (scale, offset) == (1.0, 0.0) else (values * scale + offset).astype(np.float32)
 
-    def _masked(self, values: np.ndarray, counts: Counter[tuple[str, str]]) -> np.ndarray:
-        """The values with sentinels, and what lies out of the chosen range, as NaN; counted."""
-        lower, upper = self.choice.valid_range or (-HUGE, HUGE)
+    def _masked(self, series: Series, values: np.ndarray, counts: Counter[tuple[str, str]]) -> np.ndarray:
+        """The values with sentinels, and what lies out of the chosen range or the file's own, as NaN; counted."""
+        lower, upper = self.choice.valid_range or (max(series.valid[0], -HUGE), min(series.valid[1], HUGE))
         with np.errstate(invalid="ignore"):
             bad = np.isin(values, np.array((*SENTINELS, *self.choice.missing), np.float32))
             bad |= (values < lower) | (values > upper)

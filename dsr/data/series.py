@@ -1,5 +1,6 @@
 """What an opener gives: one variable of one file, with its frames, their intervals, and how each is read."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -51,6 +52,7 @@ class Series:
     level: tuple[str, float] | None = None  # its kind (GRIB's typeOfLevel, or a coordinate's name) and value
     labels: dict[str, str | float] = field(default_factory=dict)  # what else tells it apart, such as expver
     precision: float = 0.0  # of the packing: the largest error of a value, in the file's units; 0 where not packed
+    valid: tuple[float, float] = (-math.inf, math.inf)  # outside of it the file itself takes values as missing
     notes: tuple[str, ...] = ()  # what a human must judge, such as "grid-relative winds"
     timeless: bool = False  # one field, which does not change with the time that its file has for others
     kept: tuple[int, ...] | None = None  # which of the reader's members it is cut to; None: all

@@ -1,16 +1,21 @@
 """Units of measurement: CF and GRIB spellings, and the straight line from one unit to another."""
 
+import re
 from functools import cache
 from typing import Any
 
 from dsr.errors import UserError
 
+CELSIUS = re.compile(r"\bdeg(ree)?s? +c(elsius)?\b", re.IGNORECASE)  # as it stands it reads as an angle times Celsius
+WATER_EQUIVALENT = re.compile(r"\s+(of water equivalent|of water|w\.?e\.?)$")
 WATER = 1000.0  # kg m-3: a metre of liquid water on a square metre
 
 
 def tidy(units: str) -> str:
     """A unit as CF spells it: "m**2 s**-2" -> "m2 s-2"; "" where the file does not know."""
     spelt = {
+        "Kelvin": "K",
+        "mb": "hPa",
         "(0 - 1)": "1",
         "0-1": "1",
         "Degree true": "degree",
@@ -18,7 +23,8 @@ def tidy(units: str) -> str:
         "~": "",
         "percent": "%",
     }
-    return spelt.get(units.strip(), units.strip().replace("**", ""))
+    units = CELSIUS.sub("degC", WATER_EQUIVALENT.sub("", units.strip()))
+    return spelt.get(units, units.replace("**", ""))
 
 
 def conversion(source: str, target: str, where: str) -> tuple[float, float]:

@@ -56,6 +56,8 @@ def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) 
         )
     if hours is not None and not found:
         raise UserError(f'holds nothing over {hours:g} hours, which "hours" asks for')
+    if not found:
+        raise UserError(f"holds no {statistic} over an interval: each starts and ends at the same time")
     return found
 
 

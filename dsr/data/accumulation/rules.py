@@ -47,6 +47,8 @@ def with_starts(
         if wrong:
             if not steps and _step(ordered) != 3600:
                 raise UserError(f"sums, and its file does not say over what interval ({wrong}); {TELL}")
+            if _below_zero(ordered, read, tolerance):
+                raise UserError(f"sums values below 0, so that no rule over what interval can be verified; {TELL}")
             if not _falls_at_any_step(ordered, read, tolerance):
                 raise UserError(f"sums, and its values fall at some steps only ({wrong}), as buckets do; {TELL}")
             rule = False
@@ -113,6 +115,14 @@ def _falls_at_any_step(spans: list[Span], read: Callable[[Span], np.ndarray], to
                 rained += 1
                 fell += bool(np.nanmax(before - after, initial=0.0) > tolerance)
     return rained > 0 and fell >= 0.9 * rained
+
+
+def _below_zero(spans: list[Span], read: Callable[[Span], np.ndarray], tolerance: float) -> bool:
+    """Whether values lie below 0 by more than their packing: then totals may fall at any step as amounts do."""
+    fields = [read(span) for window in _windows(spans) for span in window]
+    largest = max(float(np.nanmax(np.abs(field), initial=0.0)) for field in fields)
+    lowest = min(float(np.nanmin(field, initial=0.0)) for field in fields)
+    return lowest < -max(tolerance, PACKED * largest)
 
 
 def _hours(span: Span) -> str:

@@ -15,8 +15,9 @@ from dsr.data.decoding import place
 from dsr.data.decoding.frames import Frames
 from dsr.data.decoding.roles import role
 from dsr.data.decoding.statistic import statistic
+from dsr.data.decoding.valid import valid_range
 from dsr.data.registration import corner_note
-from dsr.data.series import Series
+from dsr.data.series import Series, Span
 from dsr.errors import UserError, first_line
 
 BLOCK = 64 * 2**20  # bytes: chunks that hold many frames are read whole up to this size
@@ -108,6 +109,7 @@ def series_of(opened: Opened, file: str, *, crs: Any = None) -> list[Series]:
     """
     dataset = opened.dataset()
     roles = {str(name): role(str(name), variable) for name, variable in dataset.variables.items()}
+    roles |= {str(c.dims[0]): "member" for name, c in dataset.coords.items() if roles[str(name)] == "member" and c.dims}
     roles |= {str(dim): role(str(dim), dataset[dim]) for dim in dataset.dims if str(dim) not in roles}
     result: list[Series] = []
     frames = None
@@ -155,13 +157,15 @@ def _series(
         kinds = {"_amount": "sum", "_rate": "mean", "_flux": "mean"}
         told = next((kind for end, kind in kinds.items() if standard_name.endswith(end)), "")
     frame_dims = tuple(str(d) for d in frames.init.dims if d in array.dims)
-    keys = dict(frames.spans(frame_dims, told))
+    keys, *again = _once(frames.spans(frame_dims, told))
     others = [str(d) for d in array.dims if d not in (*frame_dims, *(dims.get(k) for k in ("y", "x", "member")))]
     member_dim = dims.get("member")
     members = _members(array, member_dim, roles)
     notes = [note] if note else []
     if standard_name in GRID_WINDS and grid.mapping is not None:
         notes.append('is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)')
+    if array.encoding.get("_FillValue") == 0:
+        notes.append("has 0 as its fill value: every 0 is taken as missing")
     for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
         at = tuple(zip(others, combination, strict=True))
         one = array.isel(dict(at))
@@ -181,10 +185,23 @@ def _series(
             level=_level(one, roles, at),
             labels=_labels(one, roles, frame_dims),
             precision=abs(float(array.encoding.get("scale_factor", 0.0))) / 2,
+            valid=valid_range(array),
             notes=tuple(notes),
             timeless=frames.timeless or (not frame_dims and bool(frames.init.dims)),
         )
-        yield from _by_version(whole, array, frame_dims)
+        for times in (keys, *again):
+            yield from _by_version(replace(whole, keys=times), array, frame_dims)
+
+
+def _once(spans: Iterator[tuple[Span, tuple[int, ...]]]) -> list[dict[Span, tuple[int, ...]]]:
+    """{span: index}, each span in the first one that lacks it: a second one only where a file holds a time twice."""
+    parts: list[dict[Span, tuple[int, ...]]] = [{}]
+    for span, index in spans:
+        free = next((part for part in parts if span not in part), None)
+        if free is None:
+            parts.append(free := {})
+        free[span] = index
+    return parts
 
 
 def _by_version(series: Series, array: Any, frame_dims: tuple[str, ...]) -> list[Series]:
@@ -223,9 +240,10 @@ def _members(array: Any, dim: str | None, roles: dict[str, str | None]) -> tuple
     values = np.atleast_1d(coordinate.values)
     if values.dtype.kind == "S":
         values = np.char.decode(values if values.ndim == 1 else np.array([b"".join(v) for v in values]))
-    if values.dtype.kind in "iuf":
-        return tuple(int(v) for v in values)
-    return tuple(str(v).strip() for v in values)
+    members = tuple(int(v) if values.dtype.kind in "iuf" else str(v).strip() for v in values)
+    if len(set(members)) < len(members):
+        raise UserError(f"holds one member more than once: {', '.join(map(str, members[:9]))}")
+    return members
 
 
 def _scalars(array: Any, roles: dict[str, str | None], kinds: str) -> Iterator[tuple[str, Any]]:

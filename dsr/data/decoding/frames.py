@@ -71,7 +71,8 @@ class Frames:
                     seconds, _ = times.points(edges, attributes)
             except UserError as error:
                 raise UserError(f"its bounds {bounds} {error}") from None
-            start, end = (xr.Variable(edges.dims[:-1], seconds[..., i]) for i in (0, 1))
+            # Of a falling axis, they may stand the other way round.
+            start, end = (xr.Variable(edges.dims[:-1], edge) for edge in (seconds.min(axis=-1), seconds.max(axis=-1)))
             if role == "lead":
                 return self.lead * 0 + start, self.lead * 0 + end
             return start - self.init, end - self.init

@@ -21,6 +21,7 @@ def points(variable: Any, attributes: dict[str, Any]) -> tuple[np.ndarray, str]:
     """
     values = variable.values
     if values.dtype.kind == "M":
+        _whole(values)
         return values.astype("datetime64[s]").astype(np.int64), "proleptic_gregorian"
     units = str(attributes.get("units", ""))
     if values.dtype.kind not in "iuf" or " since " not in units:
@@ -55,10 +56,16 @@ def durations(variable: Any, attributes: dict[str, Any]) -> np.ndarray:
     """Lead times as int64 seconds; without units they are hours. Raises UserError as `points` does."""
     values = variable.values
     if values.dtype.kind == "m":
+        _whole(values)
         return values.astype("timedelta64[s]").astype(np.int64)
     if values.dtype.kind not in "iuf":
         raise UserError("is no number of hours or seconds")
     return _exact(values, conversion(str(attributes.get("units", "hours")), "s", "a lead-time coordinate")[0], 0)
+
+
+def _whole(values: np.ndarray) -> None:
+    if np.isnat(values).any():
+        raise UserError("holds missing times")
 
 
 def _start(text: str, calendar: str) -> int:

@@ -71,3 +71,11 @@ def test_a_recipe_that_the_data_contradict_is_refused():
 def test_without_rain_nothing_can_be_verified():
     with pytest.raises(UserError, match="never grows"):
         starts(analyses(np.zeros((48, 4, 4), np.float32)))
+
+
+def test_sums_below_zero_cannot_be_verified_whether_they_are_totals_or_amounts():
+    flux = np.random.default_rng(1).normal(0, 1e5, RAIN.shape).astype(np.float32)
+    for fields in (flux, since_midnight(flux)):
+        with pytest.raises(UserError, match="below 0"):
+            starts(analyses(fields))
+        assert set(starts(analyses(fields), accumulated=False)) == {-HOUR}

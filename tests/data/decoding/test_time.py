@@ -69,6 +69,7 @@ def test_model_calendars_count_their_own_days(calendar, year):
             '"martian" is not known; known are standard',
         ),
         (np.array([0.0, np.nan]), {"units": "days since 1850-01-01"}, "missing times"),
+        (np.array(["2020-01-01", "NaT"], "M8[s]"), {}, "missing times"),
     ],
 )
 def test_what_cannot_be_known_is_refused(values, attributes, message):
