@@ -154,16 +154,13 @@ class Quantity:
                     held.append(one)
         if twice:
             looked = [twice[i] for i in sorted({0, len(twice) // 2, len(twice) - 1})]
-            other = next((o for s, o in looked if not np.array_equal(table[s][0].read(s), o.read(s), True)), None)
-            differ = f", whose values differ (in {self._files(table, other)})" if other else ""
+            pairs = [(table[span][0], one, span) for span, one in looked]
+            unlike = [{a.file, b.file} for a, b, s in pairs if not np.array_equal(a.read(s), b.read(s), True)]
+            differ = f", whose values differ (in {' and '.join(sorted(unlike[0]))})" if unlike else ""
             self.dropped[f"{self.name} stands more than once{differ}; the first in the files' order was kept"] += [
                 span.frame for span, _ in twice
             ]
         return table
-
-    def _files(self, table: dict[Span, list[Series]], other: Series) -> str:
-        first = table[next(iter(other.keys))][0]
-        return other.file if first.file == other.file else f"{other.file} and {first.file}"
 
     def _in_turn(self, first: Series, other: Series) -> bool:
         """Whether a recipe names both, by values of one label, so that the first that is not missing holds."""

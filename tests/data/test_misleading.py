@@ -66,7 +66,7 @@ def test_members_without_a_number_or_with_the_same_are_refused(tmp_path):
     truth = analysis(2)[["t2m"]]
     members = xr.concat([truth, truth + 1, truth + 2], xr.DataArray([1, 2, 3], dims="number", name="number"))
     files = [saved(members, tmp_path / "m.nc"), saved(truth, tmp_path / "c.nc")]
-    with pytest.raises(UserError, match="is of no member, while .*m.nc holds members"):
+    with pytest.raises(UserError, match=r"is of no member, while .*m.nc holds members"):
         open_archive(files)
     with pytest.raises(UserError, match="holds one member more than once: 1, 1, 3"):
         open_archive([saved(members.assign_coords(number=[1, 1, 3]), tmp_path / "d.nc")])
