@@ -40,13 +40,11 @@ class Grid:
             steps = np.diff(values)
             if len(values) < 2 or not (np.all(steps > 0) or np.all(steps < 0)):
                 raise UserError(f"the grid's {name} coordinate must rise or fall throughout, over two points or more")
+        if self.angular and np.abs(self.y).max() > 90 + EDGE:
+            raise UserError(f"the grid's latitudes run from {self.y[0]:g} to {self.y[-1]:g}: beyond 90 there are none")
 
     def __reduce__(self) -> Any:
         return Grid, (self.y, self.x, self.mapping)
-
-    def __getitem__(self, name: str) -> Any:
-        """One of its CF coordinates as an xarray DataArray: see `to_dataset`."""
-        return self.to_dataset()[name]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data.grid import Grid
+from dsr.data.grid import ROTATED, Grid
 from dsr.data.projection import in_metres, mapping_of, says_figure
 from dsr.data.units import conversion
 from dsr.errors import UserError
 
+GEOGRAPHIC = "latitude_longitude"
 _GRIDS: dict[Any, tuple[Grid, str]] = {}  # one object for all files of one grid: projecting takes time
 
 
@@ -20,22 +21,26 @@ def grid(array: Any, y: str, x: str, crs: Any = None) -> tuple[Grid, str]:
     Raises UserError where the place of its points is not known, or the file contradicts itself.
     """
     rows, columns = _coordinate(array, y), _coordinate(array, x)
-    mapping = _plain(_mapping(array) if crs is None else mapping_of(crs))
+    mapping = _mapping(array) if crs is None else mapping_of(crs)
     two_d = _two_d(array, y, x)
-    plain = rows is not None and columns is not None and _is_degrees(rows, y) and not _is_rotated(rows)
+    plain = rows is not None and columns is not None and _is_plain(rows, y, mapping, told=crs is not None)
     key = (
-        json.dumps(mapping, sort_keys=True, default=str) if not plain else "",
+        plain,
+        json.dumps(mapping, sort_keys=True, default=str),
         *(c if c is None else (c.values.astype(float).tobytes(), str(c.attrs.get("units"))) for c in (rows, columns)),
-        None if two_d is None or plain else tuple(hash(c.tobytes()) for c in two_d),
+        None if two_d is None else tuple(hash(c.tobytes()) for c in two_d),
     )
     if key not in _GRIDS:
-        _GRIDS[key] = _made(rows, columns, mapping, None if plain else two_d, plain, y, x)
+        _GRIDS[key] = _made(rows, columns, mapping, two_d, plain, y, x)
     return _GRIDS[key]
 
 
 def _made(rows: Any, columns: Any, mapping: Any, two_d: Any, plain: bool, y: str, x: str) -> tuple[Grid, str]:
+    geographic = _name(mapping) == GEOGRAPHIC
     if plain:
-        return Grid(rows.values, columns.values), ""
+        made = Grid(rows.values, columns.values, mapping if geographic else None)
+        return made, "" if two_d is None else made.check_position(*two_d)
+    mapping = None if geographic else mapping
     if rows is None or columns is None or mapping is None:
         if two_d is None:
             if rows is None or columns is None:
@@ -49,6 +54,8 @@ def _made(rows: Any, columns: Any, mapping: Any, two_d: Any, plain: bool, y: str
     made = Grid(rows.values * scales[0], columns.values * scales[1], in_metres(mapping, scales[0]))
     if two_d is not None:
         return made, made.check_position(*two_d)
+    if not made.angular and not all(c.attrs.get("units") for c in (rows, columns)):
+        return made, f"its coordinates {y} and {x} have no units: metres were taken"
     known = made.angular or says_figure(mapping)
     return made, "" if known else "its grid mapping says no radius of the earth: WGS 84 was taken"
 
@@ -70,10 +77,18 @@ def _is_degrees(coordinate: Any, name: str) -> bool:
     return str(coordinate.attrs.get("units", default)).startswith("deg")
 
 
-def _is_rotated(coordinate: Any) -> bool:
-    return coordinate.attrs.get("standard_name") in ("grid_latitude", "grid_longitude") or str(
-        coordinate.name
-    ).lower() in ("rlat", "rlon")
+def _is_plain(rows: Any, y: str, mapping: Any, told: bool) -> bool:
+    """Whether coordinates are latitude and longitude of the earth; `told`: a recipe gave the mapping, and is right."""
+    standard_name, units = rows.attrs.get("standard_name"), rows.attrs.get("units")
+    if not _is_degrees(rows, y):
+        return _name(mapping) == GEOGRAPHIC and units is None
+    if standard_name == "grid_latitude" or str(rows.name).lower() == "rlat":
+        return False
+    return _name(mapping) != ROTATED or (standard_name == "latitude" and not told)
+
+
+def _name(mapping: Any) -> str:
+    return str((mapping or {}).get("grid_mapping_name", ""))
 
 
 def _scale(coordinate: Any, name: str) -> float:
@@ -85,16 +100,18 @@ def _mapping(array: Any) -> dict[str, Any] | None:
     """The CF grid-mapping attributes of the file, of the variable's own mapping where it names one."""
     named = str(array.attrs.get("grid_mapping", array.encoding.get("grid_mapping", ""))).split(":")[0].strip()
     if named in array.coords:
-        return dict(array.coords[named].attrs)
+        return _read(array.coords[named].attrs)
     mappings = [c.attrs for c in array.coords.values() if "grid_mapping_name" in c.attrs or "crs_wkt" in c.attrs]
-    return dict(mappings[0]) if mappings else None
+    return _read(mappings[0]) if mappings else None
 
 
-def _plain(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The attributes as JSON has them; None for a mapping that only says latitude and longitude."""
-    if mapping is None or mapping.get("grid_mapping_name") == "latitude_longitude":
-        return None
-    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in mapping.items()}
+TEXTS = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4text", "proj4string")
+
+
+def _read(attributes: dict[str, Any]) -> dict[str, Any]:
+    """CF's attributes; from WKT or a PROJ string where the file has nothing else."""
+    texts = [attributes[key] for key in TEXTS if attributes.get(key)]
+    return mapping_of(attributes if "grid_mapping_name" in attributes or not texts else str(texts[0]))
 
 
 POSITIONS = {
