@@ -91,7 +91,7 @@ class Appender(Writer):
 
     def __init__(self, store: Store, growth: Growth, plan: str = ""):
         self.store = store
-        super().__init__(Path(store.path), growth.layout, plan and f"{plan} {store.fingerprint}")
+        super().__init__(Path(store.path).resolve(), growth.layout, plan and f"{plan} {store.fingerprint}")
 
     def __enter__(self) -> "Appender":
         super().__enter__()

@@ -213,7 +213,8 @@ def test_a_rotated_pole_is_turned_back(grid_longitude_of_pole):
 def test_the_centre_of_the_european_cordex_domain():
     given = {"grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0}
     given["grid_mapping_name"] = "rotated_latitude_longitude"
-    np.testing.assert_allclose(place(given, 0, 0), (50.75, 18), atol=1e-9)
+    grid = Grid(np.array([0.0, 1.0]), np.array([0.0, 1.0]), given)
+    np.testing.assert_allclose((grid.latitude[0, 0], grid.longitude[0, 0]), (50.75, 18), atol=1e-9)
 
 
 # Areas: of polygons on the sphere, against the grid's

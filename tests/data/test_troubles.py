@@ -18,7 +18,7 @@ from dsr.data.store import open as open_store
 
 from .archives import HOUR
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 LATITUDE, LONGITUDE = np.arange(58, 50, -0.25), np.arange(-10, -2, 0.25)
 PLACES = {"lat": ("lat", LATITUDE, {"units": "degrees_north"}), "lon": ("lon", LONGITUDE, {"units": "degrees_east"})}
 RANDOM = np.random.default_rng(0)
