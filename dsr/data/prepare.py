@@ -26,7 +26,8 @@ from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
 from dsr.errors import UserError
 
-LOOKED_AT = 12  # pairs whose fields are read before anything is written
+LOOKED_AT = 12, 60  # pairs whose fields are read before anything is written: of large fields, and of small ones
+MANY = 2**25  # values of the fields that are read then
 
 
 def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False, append: bool = False) -> str:
@@ -237,7 +238,9 @@ def _open_low(recipe: Recipe) -> AnyArchive | None:
 
 def _looked_at(plan: Plan) -> list[str]:
     """What a few pairs show, read before anything is written: impossible values are refused, a shift is noted."""
-    rows = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, LOOKED_AT).astype(int))
+    size = np.prod(plan.high.grid.shape) * len(plan.high.variables)
+    count = int(np.clip(MANY // size, *LOOKED_AT))
+    rows = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, count).astype(int))
     pairs = []
     for row in rows:
         high = plan.high.read(plan.high_frames[plan.layout.high_index[row]])

@@ -4,6 +4,7 @@ import numpy as np
 
 REACH = 2  # low cells: how far the table of shifts goes to each side, 1 in small domains
 FEW = 5  # samples: of fewer, departures from a mean say nothing
+AGREE = 0.3  # of a low cell: both halves of the pairs say so within this, where it is no chance
 FAR = 0.25  # of a low cell: a half-cell shift is beyond it, the noise of fields that fit is not
 
 
@@ -78,10 +79,14 @@ def lies_elsewhere(table: np.ndarray) -> bool:
 
 def note(name: str, low: np.ndarray, coarse: np.ndarray, area: np.ndarray) -> str:
     """What a human must judge of some pairs of a variable, all (n, y, x) on the low grid; "" where they fit."""
-    table = shifts(departures(low), departures(coarse), area)
-    if not lies_elsewhere(table):
+    low, coarse = departures(low), departures(coarse)
+    tables = [shifts(low[part], coarse[part], area) for part in (slice(None), slice(0, None, 2), slice(1, None, 2))]
+    if not all(map(lies_elsewhere, tables)):
         return ""
-    rows, columns, _ = peak(table)
+    places = np.array([peak(table)[:2] for table in tables])
+    if np.ptp(places, axis=0).max() > AGREE:
+        return ""
+    rows, columns = places[0]
     return (
         f"{name}: low fits high best when it is moved by {-rows:.1f} of its rows and {-columns:.1f} of its columns: "
         "is one of the two registered at corners of cells, and the other at centres?"
