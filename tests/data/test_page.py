@@ -207,11 +207,15 @@ def test_a_sample_is_spread_over_all_and_over_every_hour():
     assert np.array_equal(match.spread(7, 100), np.arange(7))
 
 
+def _places(store: Store) -> tuple:
+    return store.grid("high"), store.grid("low"), store.low_index
+
+
 def test_coarsening_is_the_mean_of_blocks_by_area(tmp_path):
     high = 280 + 5 * weather(12)
     store, _, _ = seen(paired(tmp_path, {"t2m": high}, {"t2m": coarse(high)}))
     expected = block_mean(high, store.grid("high").area(), FACTOR)
-    np.testing.assert_allclose(Coarsening(store)(high[3]), expected[3], rtol=1e-6)
+    np.testing.assert_allclose(Coarsening(*_places(store))(high[3]), expected[3], rtol=1e-6)
 
 
 def test_coarsening_leaves_out_cells_that_are_hardly_known(tmp_path):
@@ -219,7 +223,7 @@ def test_coarsening_leaves_out_cells_that_are_hardly_known(tmp_path):
     store, _, _ = seen(paired(tmp_path, {"t2m": high}, {"t2m": coarse(high)}))
     field = high[0].copy()
     field[:4, :1], field[4:8, :2] = np.nan, np.nan  # a quarter and a half of two low cells
-    means = Coarsening(store)(field)
+    means = Coarsening(*_places(store))(field)
     weights = store.grid("high").area()[:4, 1:4]
     assert means[0, 0] == pytest.approx((field[:4, 1:4] * weights).sum() / weights.sum(), rel=1e-6)
     assert np.isnan(means[1, 0])
