@@ -544,8 +544,8 @@ def test_a_real_forecast(real_data, tmp_path):
     source.append(str(real_data / "meteonet_NW/arpege_P_sea_level_NW_20180501000000.grib"))
     assert "left out: 1" in predict.predict(run, source, tmp_path / "high.nc")
     high = opened(tmp_path / "high.nc")
-    assert high["tp"].shape == (23, 227, 315) and high["forecast_period"].values.tolist() == [
-        *np.arange(2, 25) * 3600.0
+    assert high["tp"].shape == (24, 227, 315) and high["forecast_period"].values.tolist() == [
+        *np.arange(1, 25) * 3600.0
     ]
     assert high["tp"].min() == 0 and 90_000 < high["msl"].min() < high["msl"].max() < 110_000
     assert (np.diff(high["time_bnds"]) == np.timedelta64(1, "h")).all()
