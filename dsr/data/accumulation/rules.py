@@ -1,7 +1,8 @@
 """Where a file does not say over which interval it sums: rules for known archives, verified on the data."""
 
 from collections.abc import Callable
-from itertools import groupby, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,15 +42,16 @@ def with_starts(
     rule = accumulated
     if accumulated is None or accumulated is True:
         rule = "run" if forecasts else "00 UTC"
-        wrong = _no_total(ordered, read, rule, tolerance)
+        seen = _look(ordered, read, rule, tolerance)
+        wrong = seen.no_total(rule)
         if wrong and accumulated:
             raise UserError(f"is no total since the start of {'the run' if forecasts else 'the day'}: {wrong}; {TELL}")
         if wrong:
             if not steps and _step(ordered) != 3600:
                 raise UserError(f"sums, and its file does not say over what interval ({wrong}); {TELL}")
-            if _below_zero(ordered, read, tolerance):
+            if seen.lowest < -max(tolerance, PACKED * seen.largest):  # then totals may fall at any step as amounts do
                 raise UserError(f"sums values below 0, so that no rule over what interval can be verified; {TELL}")
-            if not _falls_at_any_step(ordered, read, tolerance):
+            if not 0 < 0.9 * seen.rained <= seen.fell:
                 raise UserError(f"sums, and its values fall at some steps only ({wrong}), as buckets do; {TELL}")
             rule = False
     if rule == "run":
@@ -77,52 +79,51 @@ def _windows(spans: list[Span]) -> list[list[Span]]:
     return [spans[first : first + WINDOW] for first in firsts]
 
 
-def _no_total(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tolerance: float) -> str:
-    """Why the values are no total since the start of the run or of the day; "" where they are."""
-    grew = fell_anew = fresh = False
+@dataclass
+class _Seen:
+    """What the fields of some windows show of how values follow each other."""
 
-    def key(span: Span) -> int:
+    fall: str = ""  # the first fall within a run or day
+    grew: bool = False  # within a run or day
+    fresh: bool = False  # a run or day began
+    fell_anew: bool = False  # and values were smaller there
+    rained: int = 0  # steps before which there was anything
+    fell: int = 0  # those of them at which values fell somewhere
+    lowest: float = 0.0
+    largest: float = 0.0
+
+    def no_total(self, rule: str) -> str:
+        """Why the values are no total since the start of the run or of the day; "" where they are."""
+        if self.fall:
+            return self.fall
+        if not self.grew:
+            return "it never grows in the fields that were looked at"
+        return "it does not start anew after 00 UTC" if rule == "00 UTC" and self.fresh and not self.fell_anew else ""
+
+
+def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tolerance: float) -> _Seen:
+    """Read each field of some windows once, and hold it against the one before."""
+
+    def since(span: Span) -> int:
         return span.init if rule == "run" else (span.init + span.end - 1) // DAY
 
+    seen = _Seen()
     for window in _windows(spans):
-        last = None
-        for _, group in groupby(window, key):
-            members = list(group)
-            fields = [read(span) for span in members]
-            for (_, before), (b, after) in pairwise(zip(members, fields, strict=True)):
-                fall = float(np.nanmax(before - after, initial=0.0))
-                if fall > max(tolerance, PACKED * float(np.nanmax(np.abs(before), initial=0.0))):
-                    return f"it falls by {fall:.3g} before {_hours(b)}"
-                grew |= bool(np.nanmax(after - before, initial=0.0) > 0)
-            if last is not None:
-                fresh = True
-                fell_anew |= bool(np.nanmax(last - fields[0], initial=0.0) > tolerance)
-            last = fields[-1]
-    if not grew:
-        return "it never grows in the fields that were looked at"
-    if rule == "00 UTC" and fresh and not fell_anew:
-        return "it does not start anew after 00 UTC"
-    return ""
-
-
-def _falls_at_any_step(spans: list[Span], read: Callable[[Span], np.ndarray], tolerance: float) -> bool:
-    """Whether values fall somewhere from each step to the next, so that none holds more than its own step."""
-    fell = rained = 0
-    for window in _windows(spans):
-        fields = [read(span) for span in window]
-        for before, after in pairwise(fields):
-            if np.nanmax(before, initial=0.0) > tolerance:
-                rained += 1
-                fell += bool(np.nanmax(before - after, initial=0.0) > tolerance)
-    return rained > 0 and fell >= 0.9 * rained
-
-
-def _below_zero(spans: list[Span], read: Callable[[Span], np.ndarray], tolerance: float) -> bool:
-    """Whether values lie below 0 by more than their packing: then totals may fall at any step as amounts do."""
-    fields = [read(span) for window in _windows(spans) for span in window]
-    largest = max(float(np.nanmax(np.abs(field), initial=0.0)) for field in fields)
-    lowest = min(float(np.nanmin(field, initial=0.0)) for field in fields)
-    return lowest < -max(tolerance, PACKED * largest)
+        for (first, before), (second, after) in pairwise((span, read(span)) for span in window):
+            fall, growth, rain = (float(np.nanmax(f, initial=0.0)) for f in (before - after, after - before, before))
+            size = float(np.nanmax(np.abs(before), initial=0.0))
+            seen.largest = max(seen.largest, size, float(np.nanmax(np.abs(after), initial=0.0)))
+            seen.lowest = min(seen.lowest, *(float(np.nanmin(f, initial=0.0)) for f in (before, after)))
+            seen.rained += rain > tolerance
+            seen.fell += rain > tolerance and fall > tolerance
+            if since(first) != since(second):
+                seen.fresh = True
+                seen.fell_anew |= fall > tolerance
+                continue
+            seen.grew |= growth > 0
+            if fall > max(tolerance, PACKED * size):
+                seen.fall = seen.fall or f"it falls by {fall:.3g} before {_hours(second)}"
+    return seen
 
 
 def _hours(span: Span) -> str:
