@@ -107,7 +107,7 @@ def prepare_from_options(
 
 
 def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
-    high = _open(recipe, "high")
+    high = open_part(recipe.high, recipe.root)
     if high.members is not None:
         raise UserError(
             f'{high.name}: has members {high.members}; a truth has one: choose it by "members": [n] in a recipe'
@@ -131,14 +131,15 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
     coarsened = low or high
     low_grid = coarsened.grid.coarsened(recipe.factor) if recipe.factor else coarsened.grid
     cells = coarsened.grid.area() if recipe.factor else None
-    cut = _covered(high, low_grid, low.name if low else "its coarsened self")
+    index = high.grid.index_on(low_grid)
+    cut = _covered(high, index, low_grid, low.name if low else "its coarsened self")
     high_grid = high.grid.crop(*cut)
     if high_grid.shape != high.grid.shape:
         was, now = (f"{y} x {x}" for y, x in (high.grid.shape, high_grid.shape))
         problems.append(f"high grid cropped from {was} to {now} points: only those lie on the low grid")
-    index = high_grid.index_on(low_grid)
+        index = high_grid.index_on(low_grid)
     if low is not None:
-        low.judge(_window(high_grid.index_on(low.grid), low.grid))
+        low.judge(_window(high_grid.index_on(low.grid) if recipe.factor else index, low.grid))
     factor = recipe.factor or max(1, round(1 / np.median(np.abs(np.diff(index[0], axis=0)))))
 
     # Pairs
@@ -165,7 +166,7 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
         split, told = split_by_time(recipe.splits, init_time, lead_time, high.calendar)
 
     # Static fields
-    static = _open(recipe, "static", static=True) if recipe.static else None
+    static = open_part(recipe.static, recipe.root, static=True) if recipe.static else None
     fields = static_fields(static, high_grid) if static else {}
     low_static = {}
     if static and cells is not None:
@@ -212,10 +213,6 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
     return plan
 
 
-def _open(recipe: Recipe, part: str, static: bool = False) -> Archive:
-    return open_part(getattr(recipe, part), recipe.root, static)
-
-
 def open_part(files: Files, root: Path | None, static: bool = False) -> Archive:
     """The archive that a part of a recipe describes."""
     return open_archive(
@@ -231,8 +228,10 @@ def open_part(files: Files, root: Path | None, static: bool = False) -> Archive:
 
 
 def _open_low(recipe: Recipe) -> AnyArchive | None:
-    if recipe.low is None or isinstance(recipe.low, Files):
-        return _open(recipe, "low") if recipe.low else None
+    if recipe.low is None:
+        return None
+    if isinstance(recipe.low, Files):
+        return open_part(recipe.low, recipe.root)
     return Joined([open_part(files, recipe.root) for files in recipe.low])
 
 
@@ -253,20 +252,23 @@ def _looked_at(plan: Plan) -> list[str]:
 
 def _shifts(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
     """Notes on variables whose low fields, (variable, y, x) beside the high ones, lie elsewhere than the high ones."""
-    coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.high_grid.index_on(layout.low_grid))
     names = [[v.name for v in variables] for variables in (layout.low_variables, layout.high_variables)]
-    notes = []
-    for i, name in enumerate(names[0]):
-        if name in names[1]:
-            low = np.stack([low[i] for low, _ in pairs])
-            coarse = np.stack([coarsen(high[names[1].index(name)]) for _, high in pairs])
-            notes.append(registration.note(name, low, coarse, layout.low_grid.area()))
+    both = [name for name in names[0] if name in names[1]]
+    if not both:
+        return []
+    coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.low_index)
+    area, notes = layout.low_grid.area(), []
+    for name in both:
+        i, j = (group.index(name) for group in names)
+        low = np.stack([low[i] for low, _ in pairs])
+        coarse = np.stack([coarsen(high[j]) for _, high in pairs])
+        notes.append(registration.note(name, low, coarse, area))
     return list(filter(None, notes))
 
 
-def _covered(high: Archive, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
+def _covered(high: Archive, index: Index, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
     """The rows and columns of the high grid that lie on the low grid. Raises UserError where there are none."""
-    inside = low_grid.covers(high.grid.index_on(low_grid))
+    inside = low_grid.covers(index)
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     where = f"high ({high.name}) covers {high.grid.extent()}, low ({low_name}) {low_grid.extent()}"
     if len(rows) < 2 or len(columns) < 2:

@@ -56,7 +56,7 @@ class Layout:
     low_lead_time: np.ndarray  # (sample) int64
     high_index: np.ndarray  # (sample) int64: the row of `high` that is this sample's truth
     split: np.ndarray  # (sample) int8: index into SPLITS, -1 in a gap
-    low_index: tuple[np.ndarray, np.ndarray]  # two (y, x) float64: fractional low row and column of each high point
+    low_index: Index  # (y, x) float64 each: fractional low row and column of every high point
     factor: int
     pairing: str  # "coarsen", "same-run" or "valid-time"
     splits: dict[str, Any]  # how `split` and `region` were made, for people
