@@ -23,12 +23,27 @@ from dsr.data.winds import Rotation, rotation
 from dsr.errors import UserError
 
 
-class Archive:
+class Framed:
+    """What has frames, sorted by initial time, then lead."""
+
+    frames: list[Frame]
+
+    @property
+    def init_time(self) -> np.ndarray:
+        """(frame) int64, seconds since 1970-01-01 of the calendar."""
+        return np.array([init for init, _ in self.frames], np.int64)
+
+    @property
+    def lead_time(self) -> np.ndarray:
+        """(frame) int64, seconds; 0 for analyses and observations."""
+        return np.array([lead for _, lead in self.frames], np.int64)
+
+
+class Archive(Framed):
     """Frames of one set of variables on one grid; nothing but coordinates is read until `read`. Picklable.
 
-    `frames` is sorted by initial time, then lead; it holds those where every variable is there. `dropped` says which
-    others there were ({reason: [frame, ...]}), `counts` how many values were mended ({(variable, what): n}), and
-    `notes` what a human must judge.
+    `frames` holds those where every variable is there. `dropped` says which others there were ({reason: [frame, ...]}),
+    `counts` how many values were mended ({(variable, what): n}), and `notes` what a human must judge.
     """
 
     def __init__(self, name: str, files: list[str], quantities: list[Quantity], rotate_winds: bool = False):
@@ -53,9 +68,10 @@ class Archive:
             quantity.members = self.members
             for reason, frames in quantity.dropped.items():
                 self.dropped[reason] += frames
-        self.rotation: Rotation | None = rotation(self.variables, self.grid, name) if rotate_winds else None
-        if self.rotation:
-            self.notes = [note for note in self.notes if "rotate_winds" not in note]
+        self.rotation: Rotation | None = None
+        if rotate_winds:
+            self.rotation = rotation(self.variables, self.grid, name)
+            self.notes = [note for note in self.notes if names.ALONG_GRID not in note]
         self.frames = self._whole_frames()
         if not self.frames:
             reasons = "; ".join(f"{reason} ({len(frames)})" for reason, frames in self.dropped.items())
@@ -64,18 +80,7 @@ class Archive:
     @property
     def variables(self) -> list[Variable]:
         variables = [quantity.variable for quantity in self.quantities]
-        rotation = getattr(self, "rotation", None)
-        return rotation.described(variables) if rotation else variables
-
-    @property
-    def init_time(self) -> np.ndarray:
-        """(frame) int64, seconds since 1970-01-01 of the calendar."""
-        return np.array([init for init, _ in self.frames], np.int64)
-
-    @property
-    def lead_time(self) -> np.ndarray:
-        """(frame) int64, seconds; 0 for analyses and observations."""
-        return np.array([lead for _, lead in self.frames], np.int64)
+        return self.rotation.described(variables) if self.rotation else variables
 
     def interval(self, name: str, frame: Frame) -> tuple[int, int] | None:
         """The leads between which a sum, mean or extreme holds, in seconds; None for instants and where nobody says."""
@@ -164,11 +169,10 @@ def open_archive(
     ]
     archive = Archive(name, [file.name for file in files], quantities, rotate_winds)
     if variables is None:
-        left = [key for key in by_name(series) if key not in chosen]
         archive.notes += [
             f"{name}: {key} is a direction, and left out: take the wind's components"
-            for key in left
-            if any(_is_direction(one) for one in by_name(series)[key])
+            for key, several in by_name(series).items()
+            if key not in chosen and any(map(_is_direction, several))
         ]
     return archive
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dsr.data.archive import Archive
+from dsr.data.archive import Archive, Framed
 from dsr.data.interpolate import Interpolation
 from dsr.data.limits import Window
 from dsr.data.series import Frame
@@ -13,7 +13,7 @@ from dsr.data.store import Variable
 from dsr.errors import UserError
 
 
-class Joined:
+class Joined(Framed):
     """Has what an Archive has. Raises UserError where they share no time, a name stands twice, or one is elsewhere."""
 
     def __init__(self, archives: list[Archive]):
@@ -35,7 +35,7 @@ class Joined:
         if twice := [name for name, count in names.items() if count > 1]:
             raise UserError(f"{self.name}: {', '.join(twice)} stands in more than one of the archives; rename it")
         shared = set.intersection(*(set(archive.frames) for archive in archives))
-        self.frames: list[Frame] = [frame for frame in first.frames if frame in shared]
+        self.frames = [frame for frame in first.frames if frame in shared]
         if not self.frames:
             raise UserError(f"{self.name}: have no time in common")
         self.rows = [{frame: i for i, frame in enumerate(archive.frames)} for archive in archives]
@@ -59,14 +59,6 @@ class Joined:
     @property
     def variables(self) -> list[Variable]:
         return [variable for archive in self.archives for variable in archive.variables]
-
-    @property
-    def init_time(self) -> np.ndarray:
-        return np.array([init for init, _ in self.frames], np.int64)
-
-    @property
-    def lead_time(self) -> np.ndarray:
-        return np.array([lead for _, lead in self.frames], np.int64)
 
     def interval(self, name: str, frame: Frame) -> tuple[int, int] | None:
         return self._of(name).interval(name, frame)

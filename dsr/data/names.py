@@ -38,6 +38,7 @@ STANDARD_NAMES = {
     "sfcWind": "wind_speed",
 }
 PRECIPITATION = ("tp", "pr", "rr", "apcp", "precip", "precipitation", "tot_prec", "total_precipitation", "RAINNC")
+ALONG_GRID = 'is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)'  # a note
 GRAVITY = 9.80665  # m s-2: geopotential is this times height
 
 

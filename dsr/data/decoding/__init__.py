@@ -73,8 +73,10 @@ class Reader:
         cut = {d: slice(s, s + size) for d, s, size in zip(self.dims, start, sizes, strict=True)}
         if max(sizes, default=1) == 1:
             return self._read(array, cut)[(0,) * len(sizes)]
-        block = _held(self, start) if (self, start) in _BLOCKS else _hold(self, start, self._read(array, cut))
-        return block[tuple(i - s for i, s in zip(index, start, strict=True))]
+        if (self, start) not in _BLOCKS:
+            _hold((self, start), self._read(array, cut))
+        _BLOCKS.move_to_end((self, start))
+        return _BLOCKS[self, start][tuple(i - s for i, s in zip(index, start, strict=True))]
 
     def _read(self, array: Any, cut: dict[str, slice]) -> np.ndarray:
         order = (*self.dims, *([self.member] if self.member else []), *self.yx)
@@ -86,19 +88,15 @@ class Reader:
             ) from error
 
 
-_BLOCKS: OrderedDict[tuple[Reader, tuple[int, ...]], np.ndarray] = OrderedDict()  # chunks whose next frames come soon
+Chunk = tuple[Reader, tuple[int, ...]]
+_BLOCKS: OrderedDict[Chunk, np.ndarray] = OrderedDict()  # whose next frames come soon, the latest last
 
 
-def _held(reader: Reader, start: tuple[int, ...]) -> np.ndarray:
-    _BLOCKS.move_to_end((reader, start))
-    return _BLOCKS[reader, start]
-
-
-def _hold(reader: Reader, start: tuple[int, ...], block: np.ndarray) -> np.ndarray:
-    _BLOCKS[reader, start] = block
+def _hold(chunk: Chunk, block: np.ndarray) -> None:
+    """Keep a block; the eldest go where all are too large."""
+    _BLOCKS[chunk] = block
     while len(_BLOCKS) > 1 and sum(held.nbytes for held in _BLOCKS.values()) > 2 * BLOCK:
         _BLOCKS.popitem(last=False)
-    return block
 
 
 def series_of(opened: Opened, file: str, *, crs: Any = None) -> list[Series]:
@@ -163,7 +161,7 @@ def _series(
     members = _members(array, member_dim, roles)
     notes = [note] if note else []
     if standard_name in GRID_WINDS and grid.mapping is not None:
-        notes.append('is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)')
+        notes.append(names.ALONG_GRID)
     if array.encoding.get("_FillValue") == 0:
         notes.append("has 0 as its fill value: every 0 is taken as missing")
     for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
@@ -183,7 +181,7 @@ def _series(
             reader=Reader(opened, str(array.name), frame_dims, member_dim, (dims["y"], dims["x"]), at),
             members=members,
             level=_level(one, roles, at),
-            labels=_labels(one, roles, frame_dims),
+            labels=_labels(one, roles),
             precision=abs(float(array.encoding.get("scale_factor", 0.0))) / 2,
             valid=valid_range(array),
             notes=tuple(notes),
@@ -260,7 +258,7 @@ def _level(array: Any, roles: dict[str, str | None], at: tuple[tuple[str, int], 
     return next(iter([*dims, *scalars.items()]), None)
 
 
-def _labels(array: Any, roles: dict[str, str | None], frame_dims: tuple[str, ...]) -> dict[str, str | float]:
+def _labels(array: Any, roles: dict[str, str | None]) -> dict[str, str | float]:
     labels: dict[str, str | float] = {name: str(c.values) for name, c in _scalars(array, roles, "OUS")}
     if "expver" in array.coords and array.coords["expver"].ndim == 0:
         labels["expver"] = str(array.coords["expver"].values)

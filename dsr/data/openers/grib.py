@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dsr.data import names
 from dsr.data.files import File
 from dsr.data.grid import Grid
 from dsr.data.openers.grib_fields import Field, Parts, fields, header, message, precision, reference_time
@@ -32,7 +33,6 @@ EXTREME = re.compile(r"(Maximum|Minimum) .*(?:since previous post-processing|in 
 WIND = re.compile(r"\d*[uv]")  # short names of the components of horizontal wind: u, 10v, 100u
 MONTHS = range(3, 8)  # units of time longer than a day: months, years, ..., which are no number of seconds
 BACKWARDS = "covers, as its file says, an interval that ends before it starts: take that as unknown"
-ALONG_GRID = 'is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)'
 
 
 Places = dict[Span, dict[int | None, list[Field]]]  # the fields of one kind, by their spans and members
@@ -182,7 +182,7 @@ def _decoded(handle: Any, grid: str) -> Meaning:
         along = _along_grid(_get(handle, "shortName", ""), attributes["standard_name"])
         if along:
             attributes["standard_name"] = along
-            notes = (*notes, ALONG_GRID)
+            notes = (*notes, names.ALONG_GRID)
     kind = Kind(name, tuple(attributes.items()), statistic, _level(handle), _labels(handle), grid, notes)
     return Meaning(kind, start, end, _member(handle))
 
