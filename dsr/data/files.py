@@ -4,13 +4,12 @@ import bz2
 import gzip
 import lzma
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dsr.data.remote import cached, copies, without_credentials
 from dsr.errors import UserError, first_line
 
 UNPACK: dict[bytes, Any] = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
@@ -35,8 +34,6 @@ def find(patterns: Sequence[str], root: Path | None = None) -> list[File]:
 
 def _matching(pattern: str, root: Path | None) -> Iterator[File]:
     import fsspec
-
-    from dsr.data.remote import cached, without_credentials
 
     full = str(root / pattern) if root is not None and "://" not in pattern else pattern
     shown = without_credentials(full)
@@ -69,7 +66,7 @@ def _unpacked(path: str) -> str:
     unpack = next((opener for magic, opener in UNPACK.items() if start.startswith(magic)), None)
     if unpack is None:
         return path
-    copy = Path(_unpack_folder().name) / f"{sha256(path.encode()).hexdigest()[:16]}-{Path(path).stem}"
+    copy = Path(copies().name) / f"{sha256(path.encode()).hexdigest()[:16]}-{Path(path).stem}"
     if not copy.exists():
         try:
             with unpack(path) as packed, copy.open("wb") as out:
@@ -78,8 +75,3 @@ def _unpacked(path: str) -> str:
             copy.unlink(missing_ok=True)
             raise UserError(f"{path}: cannot be unpacked ({first_line(error)}): is the file whole?") from error
     return str(copy)
-
-
-@cache
-def _unpack_folder() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="dsr-")

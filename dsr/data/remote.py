@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dsr.errors import first_line
+
 # up to the last @ before the path; the second form is of a password in which / ? or # stand unescaped
 USER = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#\s]*|[^/@\s:]+:(?!\d+[/?#])[^@\s]*)@", re.IGNORECASE)
 CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")  # Azure's container@account is no user
@@ -36,26 +38,25 @@ def cached(system: Any, path: str) -> Path:
     keeps the file's name. Raises OSError where the file cannot be fetched whole.
     """
     name = Path(urlsplit(path).path).name[-100:] or "file"
-    copy = Path(_copies().name, hashlib.sha256(f"{hash(system)} {path}".encode()).hexdigest(), name)
+    copy = Path(copies().name, hashlib.sha256(f"{hash(system)} {path}".encode()).hexdigest(), name)
     if not copy.exists():
         copy.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_copies().name) as beside:
+        with tempfile.TemporaryDirectory(dir=copies().name) as beside:
             part = Path(beside, name)
             try:
                 system.get_file(path, str(part))
             except Exception as error:
-                raise OSError(f"{without_credentials(path)}: cannot be fetched ({_cause(error)})") from None
+                raise OSError(
+                    f"{without_credentials(path)}: cannot be fetched ({without_credentials(first_line(error))})"
+                ) from None
             part.replace(copy)
     return copy
 
 
 @cache
-def _copies() -> tempfile.TemporaryDirectory:
+def copies() -> tempfile.TemporaryDirectory:
+    """The folder of files that were fetched or unpacked; it goes when the process ends."""
     return tempfile.TemporaryDirectory(prefix="dsr-")
-
-
-def _cause(error: Exception) -> str:
-    return without_credentials((str(error) or type(error).__name__).splitlines()[0])
 
 
 def _public_user(match: re.Match[str]) -> str:
