@@ -13,12 +13,13 @@ from dsr.data.grid import Grid
 from dsr.data.match import LEVELS, Group, Match
 from dsr.data.plane import Plane
 from dsr.data.store import SPLITS, Store, Variable
-from dsr.verify.plots import figure
+from dsr.verify.plots import dress, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOW, HIGH = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion, as on every page
+SMALL = 9  # points: of the labels of panels that stand side by side
 SPLIT = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00", "gap": "#BBBBBB"}
 
 
@@ -117,7 +118,7 @@ def _shifts(ax: Any, found: Match) -> None:
         ax.plot(found.lag[1], found.lag[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.set_xticks(range(-reach, reach + 1))
     ax.set_yticks(range(-reach, reach + 1))
-    _dress(ax, "low so many columns on", "low so many rows on", "match by shift (low cells)")
+    dress(ax, "low so many columns on", "low so many rows on", "match by shift (low cells)", SMALL)
     ax.grid(False)
 
 
@@ -126,7 +127,7 @@ def _lags(ax: Any, found: Match) -> None:
     ax.plot(hours, values, "-o", color=LOW, markersize=4, linewidth=1.4)
     ax.plot(found.lag_hours, max(values), "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.axvline(0, color="#777777", linewidth=1, linestyle="--")
-    _dress(ax, "low so much later (h)", "correlation", "match by lag in time")
+    dress(ax, "low so much later (h)", "correlation", "match by lag in time", SMALL)
 
 
 def _quantiles(ax: Any, variable: Variable, found: Match) -> None:
@@ -144,7 +145,7 @@ def _quantiles(ax: Any, variable: Variable, found: Match) -> None:
             last = low[k]
     plain = 1e-3 < np.abs(ends).max() < 1e6
     ax.ticklabel_format(useOffset=False, style="plain" if plain else "sci", scilimits=None if plain else (0, 0))
-    _dress(ax, f"coarsened high ({variable.units})", f"low ({variable.units})", "quantiles")
+    dress(ax, f"coarsened high ({variable.units})", f"low ({variable.units})", "quantiles", SMALL)
 
 
 def _bias(ax: Any, groups: list[Group], name: str, units: str) -> None:
@@ -153,7 +154,7 @@ def _bias(ax: Any, groups: list[Group], name: str, units: str) -> None:
     ax.fill_between(hours, bias - spread, bias + spread, color=LOW, alpha=0.2, linewidth=0)
     ax.plot(hours, bias, "-o", color=LOW, markersize=3.5, linewidth=1.4)
     ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
-    _dress(ax, name, f"low minus high ({units})", f"bias by {name.split(' (')[0]}")
+    dress(ax, name, f"low minus high ({units})", f"bias by {name.split(' (')[0]}", SMALL)
 
 
 def timeline(store: Store) -> Figure:
@@ -174,7 +175,7 @@ def timeline(store: Store) -> Figure:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     _dates(ax, int(store.low_init_time.min()), int(store.low_init_time.max()) + length, store.calendar)
-    _dress(ax, "", "", "")
+    dress(ax, "", "", "", SMALL)
     ax.tick_params(axis="y", labelsize=10)
     return picture
 
@@ -254,13 +255,3 @@ def _dates(ax: Any, start: int, end: int, kind: str) -> None:
     ax.set_xticks([t for t, _ in kept], [text for _, text in kept])
     margin = 0.01 * (end - start) or 1800
     ax.set_xlim(start - margin, end + margin)
-
-
-def _dress(ax: Any, x: str, y: str, title: str) -> None:
-    ax.set_xlabel(x, fontsize=9)
-    ax.set_ylabel(y, fontsize=9)
-    ax.set_title(title, fontsize=10, loc="left")
-    ax.tick_params(labelsize=8)
-    ax.grid(True, which="major", color="#dddddd", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)

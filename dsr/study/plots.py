@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.study.ablation import SEQUENTIAL
-from dsr.verify.plots import _dress, _plain_ticks, figure
+from dsr.verify.plots import _plain_ticks, dress, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def skill(result: dict[str, Any], data: str) -> Figure:
             margin = 0.15 * (max(means) - min(means)) + 0.01
             ax.set_ylim(min(means) - margin, max(means) + margin)  # the intervals of two or three seeds leave it
         _gpus(ax, own)
-        _dress(ax, "", "skill over bicubic (1)", f"{about['label']}\n{BUDGETS[budget]}")
+        dress(ax, "", "skill over bicubic (1)", f"{about['label']}\n{BUDGETS[budget]}")
         ax.tick_params(labelbottom=False)
         _strip(below, own, failing, styles, result)
     _legend(picture, styles, result)
@@ -96,7 +96,7 @@ def curves(result: dict[str, Any], lines: list[dict[str, Any]]) -> Figure | None
             best = max((line["skill"] for line in lines if line["data"] == data), default=1.0)
             ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the picture
             ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
-            _dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
+            dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
                    f"{result['data'][data]['label']}\n{gpus} GPUs, equal epochs")  # fmt: skip
     _legend(picture, styles, result)
     return picture
@@ -122,7 +122,7 @@ def noise(result: dict[str, Any]) -> Figure | None:
         ax.set_yscale("log")
         ax.set_xticks(batches, batches)
         _plain_ticks(ax.yaxis)
-        _dress(ax, "effective batch (samples)", "noise scale (samples)", result["data"][data]["label"])
+        dress(ax, "effective batch (samples)", "noise scale (samples)", result["data"][data]["label"])
     _legend(picture, styles, result)
     return picture
 
@@ -149,7 +149,7 @@ def target(result: dict[str, Any]) -> Figure | None:
             _plain_ticks(ax.yaxis)
             _gpus(ax, result["groups"])
             ax.set_ylim(top=ax.get_ylim()[1] * 1.6)
-            _dress(ax, "GPUs", "predicted time to target (s)", f"{result['data'][data]['label']}\n{BUDGETS[budget]}")
+            dress(ax, "GPUs", "predicted time to target (s)", f"{result['data'][data]['label']}\n{BUDGETS[budget]}")
             if not own:
                 ax.set_visible(False)
     _legend(picture, styles, result)
@@ -172,7 +172,7 @@ def speedup(result: dict[str, Any], lines: list[dict[str, Any]]) -> Figure | Non
             ax.plot([p["gpus"] for p in dots], [p[key] for p in dots], linestyle="", marker=style["marker"],
                     color=style["color"], markersize=10, markeredgecolor="black", zorder=4)  # fmt: skip
         _gpus(ax, result["groups"])
-        _dress(ax, "GPUs", label, "line: predicted; framed marker: measured on real ranks")
+        dress(ax, "GPUs", label, "line: predicted; framed marker: measured on real ranks")
     left.set_yscale("log", base=2)
     _plain_ticks(left.yaxis)
     counts = sorted({line["gpus"] for line in lines})
@@ -208,7 +208,7 @@ def share(result: dict[str, Any]) -> Figure | None:
         ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
         ax.set_xscale("log")
         _plain_ticks(ax.xaxis)
-        _dress(ax, "share of the training set in an update (%)", "skill minus one GPU's (1)", result["arms"][arm])
+        dress(ax, "share of the training set in an update (%)", "skill minus one GPU's (1)", result["arms"][arm])
     for ax in axes[len(arms) :]:
         ax.set_visible(False)
     picture.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)

@@ -103,7 +103,7 @@ def spectra(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
         ax.set_xlim(max(found["wavelength_km"]), min(found["wavelength_km"]))
         ax.set_ylim(bottom=max(np.nanmin(_numbers(found["power"]["truth"])) / 100, 1e-30))
         _plain_ticks(ax.xaxis)
-        _dress(ax, "wavelength (km)", f"variance of a mode ({variables[name]['units']})²", name)
+        dress(ax, "wavelength (km)", f"variance of a mode ({variables[name]['units']})²", name)
     for ax in axes[len(having) :]:
         ax.set_visible(False)
     _one_legend(picture, axes)
@@ -129,7 +129,7 @@ def by_lead(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
                 line = {"color": COLOURS[method], "linestyle": DASHES.get(method, "-"), "linewidth": width}
                 ax.plot(hours, values, marker="o", markersize=4, label=labels[method], **line)
         ax.set_ylim(bottom=0)
-        _dress(ax, "lead time (h)", f"RMSE ({found['units']})", name)
+        dress(ax, "lead time (h)", f"RMSE ({found['units']})", name)
     for ax in axes[len(having) :]:
         ax.set_visible(False)
     _one_legend(picture, axes)
@@ -158,7 +158,7 @@ def skill(variables: dict[str, Any], labels: dict[str, str]) -> Figure:
     ax.set_ylim(len(variables) - 0.5, -0.5)
     ax.set_xscale("log")
     _plain_ticks(ax.xaxis)
-    _dress(ax, "RMSE relative to ridge regression (left is better)", "", "")
+    dress(ax, "RMSE relative to ridge regression (left is better)", "", "")
     picture.legend(loc="outside right upper", fontsize=9, frameon=False)
     return picture
 
@@ -185,8 +185,8 @@ def training(records: list[dict[str, Any]]) -> Figure | None:
     right.axhline(1, color="#777777", linewidth=1, linestyle="--")
     if names:
         right.legend(fontsize=9, frameon=False)
-    _dress(left, "update", "training loss", "")
-    _dress(right, "update", "validation RMSE / RMSE of the base", "")
+    dress(left, "update", "training loss", "")
+    dress(right, "update", "validation RMSE / RMSE of the base", "")
     return picture
 
 
@@ -194,11 +194,12 @@ def _numbers(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], float)
 
 
-def _dress(ax: Any, x: str, y: str, title: str) -> None:
-    ax.set_xlabel(x, fontsize=10)
-    ax.set_ylabel(y, fontsize=10)
-    ax.set_title(title, fontsize=11, loc="left")
-    ax.tick_params(labelsize=9)
+def dress(ax: Any, x: str, y: str, title: str, size: int = 10) -> None:
+    """Labels, title and a light grid, as all axes have them; `size`: of the labels, in points."""
+    ax.set_xlabel(x, fontsize=size)
+    ax.set_ylabel(y, fontsize=size)
+    ax.set_title(title, fontsize=size + 1, loc="left")
+    ax.tick_params(labelsize=size - 1)
     ax.grid(True, which="major", color="#dddddd", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
