@@ -129,7 +129,7 @@ class Grid:
 
     def area(self) -> np.ndarray:
         """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""
-        y, x = _edges(self.y), _edges(self.x)
+        y, x = edges(self.y), edges(self.x)
         if self.angular:
             y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
         cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
@@ -371,7 +371,8 @@ def _tiles(shape: tuple[int, int]) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, shape[0], step))
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def edges(centres: np.ndarray) -> np.ndarray:
+    """(n) coordinates -> (n + 1) edges of the cells about them."""
     middle = 0.5 * (centres[1:] + centres[:-1])
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data import projection
-from dsr.data.grid import Grid
+from dsr.data.grid import Grid, edges
 
 FARTHEST = 70.0  # degrees of arc from a domain's middle up to which an equal-area map shows it well
 CELLS = 300  # drawn along each side: of finer fields every second, third ... cell
@@ -166,10 +166,9 @@ def _vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 def _edges(centres: np.ndarray, part: slice) -> np.ndarray:
     """The edges of cells about these coordinates, or every so many of them, with the last."""
-    middle = 0.5 * (centres[1:] + centres[:-1])
-    edges = np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-    chosen = edges[part]
-    return chosen if chosen[-1] == edges[-1] else np.append(chosen, edges[-1])
+    every = edges(centres)
+    chosen = every[part]
+    return chosen if chosen[-1] == every[-1] else np.append(chosen, every[-1])
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
