@@ -37,7 +37,7 @@ def open_file(file: File, crs: Any = None) -> list[Series]:
 
     Raises UserError where the grid is idealised or moves, and where times or places cannot be told.
     """
-    opened = Opened(_dataset, file.path)
+    opened = Opened.now(_dataset, file.path)
     try:
         attributes = opened.dataset().attrs
     except UserError as error:
