@@ -16,6 +16,7 @@ YEAR = {  # CF's calendars, and the days of a year in each, in the mean
 }
 ALIASES = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 REFORM = -12219292800  # 1582-10-15, from which day on the standard calendar is the proleptic Gregorian one
+FORM = "is not of the form 2060-12-30 or 2060-12-30T06:00 (UTC)"
 DATE = re.compile(r"((?!0000)\d{4})-(\d\d)-(\d\d)(?:[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?(?:Z|\+00:?00)?)?")
 
 
@@ -46,7 +47,7 @@ def when(frame: tuple[int, int], calendar: str) -> str:
 def check_form(text: str) -> str:
     """The text, if it is of the form of a date (of whichever calendar). Raises ValueError."""
     if not DATE.fullmatch(text):
-        raise ValueError(f'"{text}" is not of the form 2060-12-30 or 2060-12-30T06:00 (UTC)')
+        raise ValueError(f'"{text}" {FORM}')
     return text
 
 
@@ -57,7 +58,7 @@ def parse(text: str, calendar: str, *, end: bool = False) -> int:
     """
     match, calendar = DATE.fullmatch(text), canonical(calendar)
     if not match:
-        raise UserError(f'"{text}" is not of the form 2060-12-30 or 2060-12-30T06:00 (UTC)')
+        raise UserError(f'"{text}" {FORM}')
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
     midnight = _midnight(year, month, day, calendar)
     if midnight is None:

@@ -1,7 +1,6 @@
 """One variable of an archive: its fields in one unit, over known intervals, of all members, from however many files."""
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -168,42 +167,33 @@ class Quantity:
         return any(first.labels.get(key) != other.labels.get(key) for key in lists)
 
     def _made(self) -> dict[Frame, Made]:
-        spans: Iterable[Span] = self.table
         unknown = [span for span in self.table if span.start is None]
         self.told = not unknown  # whether the files themselves say over which intervals they sum
-        where = f"{self.series[0].file}: {self.name}"
-        said = self.choice.accumulated is not None
         try:
             if unknown and self.statistic == "sum":
-                steps = any(one.attributes.get("cell_methods") for one in self.series)
-                self.table = self._renamed(
-                    with_starts(
-                        unknown,
-                        self._raw,
-                        accumulated=self.choice.accumulated,
-                        hours=self.choice.hours,
-                        steps=steps,
-                        tolerance=2 * max(one.precision for one in self.series),
-                    )
+                starts = with_starts(
+                    unknown,
+                    self._raw,
+                    accumulated=self.choice.accumulated,
+                    hours=self.choice.hours,
+                    steps=any(one.attributes.get("cell_methods") for one in self.series),
+                    tolerance=2 * max(one.precision for one in self.series),
                 )
-                spans = self.table
+                self.table = self._renamed(starts)
             elif unknown and self.choice.hours:
                 seconds = round(self.choice.hours * 3600)
                 self.table = self._renamed({span: span._replace(start=span.end - seconds) for span in unknown})
-                spans = self.table
-            elif said and not unknown and self.statistic == "sum":
-                self._retold()
-                spans = self.table
-            forecasts = any(span.frame.lead for span in spans)
-            kept = [s for s in spans if not (forecasts and self.choice.hours and (s.start or 0) < 0)]  # before the run
+            elif self.statistic == "sum":
+                self._check_said()
+            forecasts = any(span.frame.lead for span in self.table)
+            kept = [s for s in self.table if not (forecasts and self.choice.hours and (s.start or 0) < 0)]  # in the run
             return disjoint(kept, self.statistic, self.choice.hours)
         except UserError as error:
-            raise UserError(f"{where} {error}") from None
+            raise UserError(f"{self.series[0].file}: {self.name} {error}") from None
 
-    def _retold(self) -> None:
-        """What a recipe says against the file's own intervals: it wins only where it says the same."""
-        raise_on = self.choice.accumulated in (True, "run") and any((s.start or 0) > 0 for s in self.table)
-        if raise_on:
+    def _check_said(self) -> None:
+        """Raise UserError where a recipe contradicts the intervals that the files tell."""
+        if self.choice.accumulated in (True, "run") and any((span.start or 0) > 0 for span in self.table):
             raise UserError(
                 'covers intervals that the file tells, and they do not start with the run: leave "accumulated" out'
             )

@@ -10,7 +10,7 @@ METHOD = re.compile(r"(?:^|\s)(?:time|forecast_period|step|valid_time):\s*(?:\w+
 
 
 def statistic(attributes: dict[str, Any]) -> str:
-    """ "point", "sum", "mean", "maximum" or "minimum", as the attributes say; "" where they do not."""
+    """How values stand for their interval, as the attributes say: one of STATISTICS, or "" where they do not."""
     told = METHOD.findall(str(attributes.get("cell_methods", "")))
     if told and told[-1] in STATISTICS:
         return told[-1]
