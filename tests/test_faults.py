@@ -279,18 +279,23 @@ def test_port_is_taken(home, event):
 
 
 def test_data_hold_NaN(home, event):
+    """`--force`, since a store of other content is refused before anything starts."""
     field = zarr.open_group(home.store, mode="r+")["low/field"]
     whole = field[:40]
     field[:40] = np.where(np.arange(40)[:, None, None, None, None] % 4 == 3, np.nan, whole)
     sign(home.store)
     try:
-        with home.launched() as one:
+        with home.launched("--force") as one:
             assert one.end() == 1, one.said()
             reason = one.run.status()["reason"]
             assert "low-resolution values are missing" in reason, one.said()
     finally:
         field[:40] = whole
         sign(home.store)
+    with home.launched("--force") as one:
+        one.wait_for_updates(1)
+        one.process.terminate()
+        assert one.end() == 75, one.said()
     home.check(event)
 
 
