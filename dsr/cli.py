@@ -130,7 +130,7 @@ def plan(
         click.echo(json.dumps(config_schema(), indent=2))
         return
     from dsr import task
-    from dsr.plan import cells, table
+    from dsr.scaling.table import cells, table
 
     found = cells(task.resolve(config, overrides, store), gpus)
     show(json.dumps(found, indent=2) if as_json else table(found))
@@ -159,7 +159,7 @@ def plan(
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
 def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
-    from dsr import launch
+    from dsr.cluster import launch
 
     sys.exit(launch.start(config, overrides, store, **options))
 
@@ -212,7 +212,7 @@ def ablate(file: Path, **options: Any) -> None:
 @main.command()
 def doctor() -> None:
     """Accelerator, launchers, backends, versions, and whose the command `dsr` is (mended where it is not ours)."""
-    from dsr.doctor import examine
+    from dsr.cluster.doctor import examine
 
     show(examine())
 

@@ -8,7 +8,8 @@ def demo(folder: Path) -> int:
     """Simulate, train, evaluate, predict one forecast and write the report into `folder`. Returns the exit code."""
     from rich.console import Console
 
-    from dsr import launch, task
+    from dsr import task
+    from dsr.cluster import launch
     from dsr.data.output import export_forecast
     from dsr.data.simulate import builtin, error_growth, plot_error_growth
     from dsr.data.store import Store

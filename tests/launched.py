@@ -12,8 +12,7 @@ from typing import Any
 
 import psutil
 
-from dsr import watch
-from dsr.run import Run
+from dsr.run import Run, launches
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds that a test waits for an event, on the busiest machine; longer is a hang
@@ -48,13 +47,13 @@ class Launched:
         self.process = subprocess.Popen(
             line, cwd=ROOT, env=environment, stderr=self.errors, start_new_session=True, preexec_fn=prepare
         )
-        self.mark = watch.mark(self.process.pid)
+        self.mark = launches.mark(self.process.pid)
 
     def __enter__(self) -> "Launched":
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        for process in watch.processes(self.mark):
+        for process in launches.processes(self.mark):
             process.kill()
         self.process.kill()
         self.process.wait()
@@ -63,7 +62,7 @@ class Launched:
     def members(self) -> dict[str, list[int]]:
         """The pids of this launch's living processes: "ranks" (in their order), "inner launcher", "runner"."""
         found: dict[str, list[tuple[int, int]]] = {"ranks": [], "inner launcher": [], "runner": []}
-        for process in watch.processes(self.mark):
+        for process in launches.processes(self.mark):
             try:
                 line, rank = process.cmdline(), int(process.environ().get("RANK", "0"))
             except psutil.Error:
@@ -94,7 +93,7 @@ class Launched:
     def end(self) -> int:
         """Wait for the end: the exit code. No process of it may be left then."""
         code = self.process.wait(PATIENCE)
-        assert watch.processes(self.mark) == [], self.said()
+        assert launches.processes(self.mark) == [], self.said()
         return code
 
     def said(self) -> str:
@@ -105,7 +104,10 @@ class Launched:
 def instead_of_training(folder: Path, name: str, code: str) -> dict[str, Any]:
     """Options of a launch whose ranks run this code, as the module `name` in `folder`."""
     (folder / f"{name}.py").write_text(code)
-    return {"code": f"from dsr import cli, launch; launch.TRAIN = {name!r}; cli.main()", "path": folder}
+    return {
+        "code": f"from dsr import cli; from dsr.cluster import launch; launch.TRAIN = {name!r}; cli.main()",
+        "path": folder,
+    }
 
 
 def wait_until(true: Callable[[], Any]) -> None:

@@ -13,13 +13,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dsr import engine, train
 from dsr.config import load
 from dsr.data.store import Store
 from dsr.data.stream import training_samples
 from dsr.files import write_json
 from dsr.run import Run
-from dsr.scaling import deepspeed_config, make_plan
+from dsr.scaling.plan import deepspeed_config, make_plan
+from dsr.train import engine
+from dsr.train import loop as train
 from tests.launched import PATIENCE
 
 PRELOADED = [

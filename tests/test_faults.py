@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import zarr
 
-from dsr import launch, watch
 from dsr import run as runs
+from dsr.cluster import launch
 from dsr.data.fields import Chunks
 from dsr.data.store import Store
-from dsr.run import Run
+from dsr.run import Run, launches
 from tests.conftest import sign
 from tests.launched import Launched, instead_of_training, wait_until
 
@@ -47,7 +47,7 @@ SLURM = 30  # seconds that it gives
 
 # What takes the place of dsr.train in a launch that a test has changed.
 RECORDING = """
-from dsr import train
+from dsr.train import loop as train
 from dsr.run import Run, weights_sha256
 save = Run.save_checkpoint
 
@@ -62,7 +62,7 @@ train.main()
 """
 HANGING = """
 import ctypes
-from dsr import train
+from dsr.train import loop as train
 checked, calls = train.check_finite, []
 
 def hang_here(totals, update, *rest):
@@ -165,7 +165,7 @@ def test_signal(home, event, number, victim):
         os.kill(one.pid(victim), number)
         if victim == "dsr launch" and number == signal.SIGKILL:
             one.process.wait()
-            wait_until(lambda: not watch.processes(one.mark))  # the ranks notice
+            wait_until(lambda: not launches.processes(one.mark))  # the ranks notice
         assert one.end() == code, one.said()
         status = one.run.status()
         assert (status["state"], reason in status["reason"]) == (state, True), status
@@ -180,7 +180,7 @@ def test_slurm_ends_the_job_with_SIGTERM_to_all_and_SIGKILL_after_30_s(home, eve
     assert launch.GRACE < SLURM  # so that what takes longer to save is told as failed, by us
     with home.launched() as one:
         one.wait_for_updates(2)
-        for process in [*watch.processes(one.mark), one.process]:
+        for process in [*launches.processes(one.mark), one.process]:
             process.send_signal(signal.SIGTERM)
         assert one.end() == 75, one.said()
     home.check(event)
@@ -197,7 +197,7 @@ def test_SIGKILL_to_dsr_launch_while_its_ranks_are_frozen_and_resumed_at_once(ho
         one.process.wait()
         with home.launched() as two:
             wait_until(lambda: two.members()["runner"])
-            assert watch.processes(one.mark) == []
+            assert launches.processes(one.mark) == []
             two.wait_for_updates(2)
             two.process.terminate()
             assert two.end() == 75, two.said()
@@ -264,7 +264,8 @@ def test_a_rank_that_hangs_in_C_code(home, event):
 def test_port_is_taken(home, event):
     code = (
         "import socket\n"
-        "from dsr import cli, launch\n"
+        "from dsr import cli\n"
+        "from dsr.cluster import launch\n"
         "other = socket.socket()\n"
         "other.bind(('', 0))\n"
         "other.listen()\n"

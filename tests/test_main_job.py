@@ -29,7 +29,8 @@ CONFIG = {
 # In the place of dsr.train: once a checkpoint is there its ranks wait to be asked to stop, lest the run end before.
 WAITING = """
 import time
-from dsr import train, watch
+from dsr.train import loop as train
+from dsr.train import watch
 asked, folder = watch.stop_requested, train.Path(train.sys.argv[2])
 
 def wait():

@@ -12,8 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dsr import cli, config, launch, models
+from dsr import cli, config, models
 from dsr import run as runs
+from dsr.cluster import launch
 from dsr.config import Model
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError

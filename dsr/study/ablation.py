@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dsr import speed
 from dsr.config import Positive, Section, explain, read_json
 from dsr.data.simulate import Settings
 from dsr.errors import UserError
+from dsr.scaling import speed
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # it becomes part of a folder's name
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

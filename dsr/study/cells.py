@@ -14,7 +14,7 @@ from typing import Any
 from dsr import task
 from dsr.config import Experiment, load
 from dsr.errors import UserError
-from dsr.scaling import Plan, make_plan
+from dsr.scaling.plan import Plan, make_plan
 from dsr.study.ablation import SEQUENTIAL, Ablation, Arm, overrides
 from dsr.task import Task
 

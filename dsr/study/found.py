@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dsr.scaling import Plan
+from dsr.scaling.plan import Plan
 from dsr.study.ablation import SEQUENTIAL, Ablation
 from dsr.study.cells import Cell, Choice
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsr.cluster.launch import stop_signals
 from dsr.files import write_json
-from dsr.launch import stop_signals
 from dsr.run import Run
 from dsr.study.cells import Cell
 from dsr.study.outcome import collect

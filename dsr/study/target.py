@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dsr import speed
-from dsr.scaling import Plan
+from dsr.scaling import speed
+from dsr.scaling.plan import Plan
 from dsr.study.cells import Cell
 from dsr.study.found import Found
 

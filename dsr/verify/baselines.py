@@ -11,7 +11,7 @@ import numpy as np
 
 from dsr.data.interpolate import METHODS, Interpolation
 from dsr.data.store import Variable
-from dsr.verify.ridge import Pairs, Ridge
+from dsr.models.ridge import Pairs, Ridge
 
 if TYPE_CHECKING:
     from dsr.data.features import Features

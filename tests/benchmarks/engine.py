@@ -18,12 +18,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dsr import engine, train
 from dsr.config import Experiment, validate
 from dsr.data.stream import Batch
 from dsr.models import DeepDownscale, deepdownscale
 from dsr.run import Run
-from dsr.scaling import deepspeed_config, make_plan
+from dsr.scaling.plan import deepspeed_config, make_plan
+from dsr.train import engine
+from dsr.train import loop as train
 from tests.conftest import write_tiny_store
 from tests.ranks import SMALL, prepare, run_ranks
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dsr.speed import Wires, update_seconds
+from dsr.scaling.speed import Wires, update_seconds
 from dsr.study import target
 from dsr.study.ablation import Ablation
 

@@ -5,8 +5,8 @@ import pytest
 
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import Variable
+from dsr.models.ridge import Everywhere, Windows
 from dsr.verify.baselines import Baselines, Batch, batches
-from dsr.verify.ridge import Everywhere, Windows
 from tests.verify.stores import DAY, HOUR, block_mean, features, make, thirds
 
 

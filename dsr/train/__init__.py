@@ -1,0 +1,1 @@
+"""What a rank runs: the training loop and all that it needs."""

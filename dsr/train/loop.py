@@ -1,0 +1,286 @@
+"""The training loop, as every rank runs it: started by the launcher as `-m dsr.train --run-dir DIR`."""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dsr import models
+from dsr.config import Experiment, validate
+from dsr.data.domain import Domain
+from dsr.data.features import Features
+from dsr.data.store import Store
+from dsr.data.stream import Batch, Stream, order
+from dsr.errors import UserError
+from dsr.run import Run, checkpoint_name, weights_sha256
+from dsr.scaling.noise import Noise
+from dsr.scaling.plan import Phase, Plan, deepspeed_config
+from dsr.train import engine, sameness, watch
+from dsr.train.journal import Journal
+from dsr.train.reduce import time_messages
+from dsr.train.sameness import Unlike
+from dsr.train.validation import Skill, Validation
+
+
+class NotFinite(RuntimeError):
+    """A loss, a gradient or a predicted field is not a finite number; every rank raises it alike."""
+
+
+def main() -> None:
+    """Train the run in --run-dir. Exit 0: ended as status.json says; 1: failed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run-dir", type=Path, required=True)
+    run = Run(parser.parse_args().run_dir)
+    watch.start(run.last_words)
+    device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
+    lead = dist.get_rank() == 0  # the only rank that need see the run's folder
+    if lead:
+        run.claim()
+    try:
+        train(run if lead else None, device)
+    except Exception as error:
+        alike = isinstance(error, NotFinite | Unlike)  # on every rank
+        known = alike or isinstance(error, UserError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        lost = _lost_a_rank(error)
+        if lost or not lead or not _told(run, reason):
+            print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
+            watch.let_the_other_end() if lost else watch.leave(reason)
+        if alike:
+            engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
+        if os.environ.get("DSR_DEBUG"):
+            raise
+        raise SystemExit(1) from None
+    engine.finish()
+
+
+def _told(run: Run, reason: str) -> bool:
+    """Write why the run failed; False where even that cannot be written, as on a full disk."""
+    try:
+        run.set_status("failed", reason)
+    except OSError:
+        return False
+    return True
+
+
+def _lost_a_rank(error: Exception) -> bool:
+    """Whether it only says that another rank has ended: why that was, `dsr launch` knows better."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
+def train(run: Run | None, device: torch.device) -> None:
+    """Play this rank's slots of every update to the end of the plan, or until the ranks agree to stop."""
+    # ---- what to do: rank 0 reads it, every rank is told
+    texts = engine.broadcast_json(
+        [json.loads(file.read_text()) for file in (run.experiment, run.plan)] if run else None
+    )
+    experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
+    settings = experiment.dsr
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    if ranks != plan.devices:
+        raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
+
+    wires = time_messages(device) if plan.mode == "probe" and ranks > 1 else None
+
+    # ---- data, network, engine
+    store = Store(settings.data.store or "")
+    sameness.compare(store.fingerprint, experiment.exact, device)
+    features = Features.of(store, settings.data)
+    stream = Stream(store, features, settings.data, "train", settings.seed)
+    torch.manual_seed(settings.seed)
+    network = models.build(settings.model, features).to(device)
+    deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
+    validation = Validation(store, features, settings.data, plan.micro_batch, store.grid("high").area())
+
+    # ---- where to begin: at the last checkpoint that the folder holds
+    first, best = 0, float("inf")
+    noise, progress = Noise(), 0.0  # progress: under adascale, the sequential updates that the run is worth so far
+    checkpoint = engine.broadcast_state(run.load_checkpoint() if run else None, device)
+    if checkpoint:
+        tensors, values = checkpoint
+        engine.restore(deepspeed, tensors, values["engine"])
+        first = values["updates"]
+        best = float("inf") if values["best"] is None else values["best"]
+        noise, progress = Noise(**values["noise"]), values["progress"]
+    if run and wires:
+        run.log(update=first, wires=wires)
+    journal = Journal(run, experiment, plan, features, first)
+
+    # ---- the loop
+    done, stopped = first, False
+    updates = plan.updates if progress < plan.sequential_updates else first
+    watch.listen()  # from here on a wish to stop waits for the update's end
+    with journal:
+        for update, phase, mine, batches in coming(stream, plan, first, updates, rank):
+            begun = time.perf_counter()
+            engine.resize(deepspeed, reduction, phase)
+            totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
+            check_finite(totals, update, stream, plan)
+            if totals.slot_norms is not None and totals.gradient_norm is not None:
+                noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
+            if plan.rule == "adascale":
+                gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
+                engine.set_rate(deepspeed, plan, progress, gain)
+                progress += gain
+            rate = engine.learning_rate(deepspeed)
+            deepspeed.step()
+            if totals.gradient_norm is None:  # ZeRO knows it only now
+                totals.gradient_norm = engine.gradient_norm(deepspeed)
+                check_finite(totals, update, stream, plan)
+            watch.beat()
+            done = update + 1
+            last = done == plan.updates or progress >= plan.sequential_updates
+            journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
+            stopped = totals.stop and not last
+            every = settings.validation.every
+            if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
+                skill = validation.measure(deepspeed.module, device)
+                if not math.isfinite(skill.score):
+                    raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
+                journal.validated(done, skill, validation, deepspeed.module)
+                if skill.score < best:
+                    best = skill.score
+                    save_model(run, deepspeed, experiment, features, store, done, skill)
+                watch.beat()
+            if done % settings.checkpoint.every == 0 or last or stopped:
+                save_checkpoint(run, deepspeed, done, best, noise, progress)
+                watch.beat()
+            if last or stopped:
+                break
+
+    # ---- the end: every rank says so, with the same weights
+    final = weights_sha256(engine.weights(deepspeed))
+    marks = engine.gather_marks(final)
+    if len(set(marks)) != 1:
+        raise RuntimeError(f"the ranks ended with different weights: {marks}")
+    if run:
+        state, reason = "finished", ""
+        if stopped:
+            state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
+        run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
+
+
+def coming(
+    stream: Stream, plan: Plan, first: int, updates: int, rank: int
+) -> Iterator[tuple[int, Phase, range, Iterator[Batch]]]:
+    """Yield (update, its phase, this rank's slots, their batches) for updates first..updates-1."""
+    while first < updates:
+        phase = plan.phase(first)
+        end = min([updates, *(p["update"] for p in plan.phases if p["update"] > first)])
+        share = phase.slots // plan.devices
+        mine = range(rank * share, (rank + 1) * share)
+        origin = phase.update, phase.epoch
+        for update, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
+            yield update, phase, mine, batches
+        first = end
+
+
+def play(
+    deepspeed: Any,
+    reduction: engine.Reduction,
+    experiment: Experiment,
+    update: int,
+    mine: range,
+    batches: Iterator[Batch],
+    device: torch.device,
+) -> engine.Totals:
+    """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
+    network = deepspeed.module
+    if not network.training:  # after a validation
+        network.train()
+    dtype = next(network.parameters()).dtype
+    generator = engine.generator(device)
+    deepspeed.set_gradient_accumulation_boundary(False)
+    for slot, batch in zip(mine, batches, strict=True):
+        generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
+        inputs = torch.from_numpy(batch.inputs).to(device, dtype)
+        loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
+        watch.beat()
+        share = reduction.note(slot, loss, watch.stop_requested())
+        if slot == mine[-1]:
+            deepspeed.set_gradient_accumulation_boundary(True)
+        deepspeed.backward(share, scale_wrt_gas=False)
+    return reduction.finish()
+
+
+def masked_loss(output: torch.Tensor, batch: Batch, kind: str, device: torch.device) -> torch.Tensor:
+    """The mean squared or absolute error over the target values that are there; 0 where there are none."""
+    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+    error = (output - target) * mask
+    return (error.square() if kind == "mse" else error.abs()).sum() / mask.sum().clamp(min=1)
+
+
+def slot_seed(seed: int, update: int, slot: int) -> int:
+    """The seed of all randomness inside a slot: of (seed, update, slot), never of the rank."""
+    digest = hashlib.sha256(f"{seed} {update} {slot}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan) -> None:
+    """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
+    wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
+    if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
+        return
+    phase = plan.phase(update)
+    epoch, step = divmod(update - phase.update, phase.updates_per_epoch)
+    epoch += phase.epoch
+    begin = step * phase.effective_batch
+    samples = order(stream.seed, epoch, stream.count)[begin : begin + phase.effective_batch]
+    if wrong:
+        slots = samples.reshape(phase.slots, plan.micro_batch)[wrong]
+        raise NotFinite(
+            f"the loss is not finite in update {update + 1} (epoch {epoch + 1}), training samples "
+            f"{', '.join(map(str, slots.ravel()[:16]))}: lower the learning rate, or look at these samples"
+        )
+    raise NotFinite(
+        f"the gradient is not finite in update {update + 1} (epoch {epoch + 1}), among training samples "
+        f"{', '.join(map(str, samples[:16]))}...: lower the learning rate"
+    )
+
+
+def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
+    """Save all that a resumed run needs; rank 0 writes it."""
+    tensors, values = engine.state(deepspeed)
+    if run:
+        found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
+        values = {"updates": updates, "best": found, "engine": values, "noise": vars(noise), "progress": progress}
+        run.save_checkpoint(checkpoint_name(updates), tensors, values)
+
+
+def save_model(
+    run: Run | None,
+    deepspeed: Any,
+    experiment: Experiment,
+    features: Features,
+    store: Store,
+    updates: int,
+    skill: Skill,
+) -> None:
+    """Save the network as the best so far, with all that prediction needs; no pickle."""
+    tensors = engine.weights(deepspeed)
+    if run:
+        domain, model = Domain.of(store), experiment.dsr.model
+        description = {
+            "network": {"name": model.name, **models.settings(model).model_dump()},  # with today's defaults
+            "features": features.to_json(),
+            "domain": domain.to_json(),
+            "store": str(store.path),
+            "fingerprint": store.fingerprint,
+            "updates": updates,
+            "validation": skill.rmse,
+        }
+        arrays = {name: torch.from_numpy(array) for name, array in (features.arrays() | domain.arrays()).items()}
+        run.save_model(tensors, arrays, description)
+
+
+if __name__ == "__main__":
+    main()

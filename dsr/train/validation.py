@@ -1,0 +1,100 @@
+"""Skill on the validation split during training, in physical units, the same bits on any number of ranks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dsr.data.features import Features
+from dsr.data.store import Store
+from dsr.data.stream import Batch, Stream
+from dsr.errors import UserError
+from dsr.train import watch
+from dsr.train.journal import picture
+from dsr.train.reduce import gather_ordered, shares
+
+if TYPE_CHECKING:
+    from dsr.config import Data
+
+
+@dataclass
+class Skill:
+    """What one validation found."""
+
+    rmse: dict[str, float]  # per variable, physical units
+    bicubic: dict[str, float]  # the same of bicubic interpolation, for the variables that the low data have
+    score: float  # mean over variables of RMSE / scale: the smaller the better
+
+    @property
+    def skill(self) -> dict[str, float]:
+        """1 - RMSE / RMSE of bicubic, per variable."""
+        return {name: 1 - self.rmse[name] / self.bicubic[name] for name in self.bicubic if self.bicubic[name] > 0}
+
+
+class Validation:
+    """The validation split in batches that are fixed by the sample's number, dealt to the ranks in blocks."""
+
+    def __init__(self, store: Store, features: Features, data: "Data", batch: int, weights: np.ndarray):
+        self.stream = Stream(store, features, data, "validation", seed=0)
+        self.features, self.batch = features, batch
+        self.weights = weights.astype(np.float64)  # (Y, X): the cells' areas
+
+    @torch.no_grad()
+    def measure(self, network: torch.nn.Module, device: torch.device) -> Skill:
+        """Run the network over the split; every rank must call it. Sums are taken in sample order in float64."""
+        count = self.stream.count
+        starts = list(range(0, count, self.batch))
+        mine = shares(len(starts), dist.get_world_size())[dist.get_rank()]
+        rows = []
+        for start in (starts[i] for i in mine):
+            samples = np.arange(start, min(start + self.batch, count))
+            rows.append(self._errors(network, samples))
+            watch.beat()
+        variables = len(self.features.high)
+        own = np.concatenate(rows) if rows else np.zeros((0, variables, 3))
+        tensor = torch.from_numpy(own).to(device)
+        first = starts[mine.start] if len(mine) else 0
+        whole = gather_ordered(tensor, first, count).cpu().numpy()
+        error, base, weight = np.add.accumulate(whole, axis=0)[-1].T  # one after the other: a fixed order
+        names = [v.name for v in self.features.high]
+        if not weight.all():
+            raise UserError(f"the validation split has no value of {names[int(np.argmin(weight))]} to score")
+        rmse = np.sqrt(error / weight)
+        bicubic = np.sqrt(base / np.maximum(weight, 1e-300)).tolist()
+        seen = {v.name for v in self.features.low}
+        return Skill(
+            rmse=dict(zip(names, rmse.tolist(), strict=True)),
+            bicubic={name: value for name, value in zip(names, bicubic, strict=True) if name in seen},
+            score=float(np.mean(rmse / self.features.scale)),
+        )
+
+    @torch.no_grad()
+    def pictures(self, network: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+        """(variable, (height, width, 3) uint8): low, bicubic, network and truth of the first sample."""
+        batch, predicted, truth = self._predict(network, np.zeros(1, np.int64))
+        truth = np.where(batch.mask > 0, truth, np.nan)
+        nearest = self.stream.nearest(0)
+        for i, variable in enumerate(self.features.high):
+            panels = {"low": nearest[variable.name]} if variable.name in nearest else {}
+            panels |= {"bicubic": batch.base[0, i], "network": predicted[0, i], "truth": truth[0, i]}
+            yield variable.name, picture(panels, f"{variable.name} ({variable.units})")
+
+    def _predict(self, network: torch.nn.Module, samples: np.ndarray) -> tuple[Batch, np.ndarray, np.ndarray]:
+        """The samples' batch, and prediction and truth in physical units, both (n, variable, Y, X)."""
+        batch = self.stream.read(0, samples)
+        parameter = next(network.parameters())
+        network.eval()  # training takes it back at its next update
+        output = network(torch.from_numpy(batch.inputs).to(parameter.device, parameter.dtype)).float().cpu().numpy()
+        truth = batch.base + self.features.scale[:, None, None] * batch.target
+        return batch, self.features.physical(batch.base, output), truth
+
+    def _errors(self, network: torch.nn.Module, samples: np.ndarray) -> np.ndarray:
+        """(n, variable, 3) float64: weighted squared errors of network and base, and the weights."""
+        batch, predicted, truth = self._predict(network, samples)
+        weight = batch.mask * self.weights
+        fields = predicted, self.features.clip(batch.base.copy())
+        errors = [(weight * (field - truth) ** 2).sum((2, 3)) for field in fields]
+        return np.stack([*errors, weight.sum((2, 3))], -1)
