@@ -125,9 +125,9 @@ def plan(
 ) -> None:
     """The derived numbers of every mode side by side, and which cells cannot be and why."""
     if schema:
-        from dsr.config import schema as config_schema
+        from dsr.config import json_schema
 
-        click.echo(json.dumps(config_schema(), indent=2))
+        click.echo(json.dumps(json_schema(), indent=2))
         return
     from dsr import task
     from dsr.scaling.table import cells, table

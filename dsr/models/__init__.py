@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dsr.config import Model, explain
+from dsr.config import Model
 from dsr.errors import UserError
+from dsr.settings import first_problem
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ def settings(model: Model) -> Any:
     try:
         return kind.model_validate(model.model_extra or {})
     except ValidationError as error:
-        raise UserError(f"dsr.model ({model.name}): {explain(error, kind, '')}") from None
+        raise UserError(f"dsr.model ({model.name}): {first_problem(error, kind)}") from None
 
 
 def check(model: Model, patch: int | None) -> None:

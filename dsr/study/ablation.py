@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dsr.config import Positive, Section, explain, read_json
+from dsr.config import read_json
 from dsr.data.simulate import Settings
 from dsr.errors import UserError
 from dsr.scaling import speed
+from dsr.settings import Positive, Section, first_problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]  # it becomes part of a folder's name
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -150,7 +151,7 @@ def read(path: Path, *, quick: bool = False) -> tuple[Ablation, Path]:
     try:
         ablation = Ablation.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, Ablation, '')}") from None
+        raise UserError(f"{path}: {first_problem(error, Ablation)}") from None
     if problem := _problem(ablation):
         raise UserError(f"{path}: {problem}")
     return ablation, path.parent / ablation.base

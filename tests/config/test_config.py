@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from dsr import config
+from dsr.config import deepspeed
 from dsr.errors import UserError
 
 SMALL = Path(__file__).parents[1] / "small.json"
@@ -275,8 +276,8 @@ SHIPPED = [path for path in sorted(CONFIGS.glob("*.json")) if "dsr" in json.load
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_experiment_is_valid(path):
     found = config.load(path)
-    jsonschema.validate(json.loads(path.read_text()), config.schema())
-    jsonschema.validate(found.resolved(), config.schema())
+    jsonschema.validate(json.loads(path.read_text()), config.json_schema())
+    jsonschema.validate(found.resolved(), config.json_schema())
 
 
 def test_the_default_plans_every_mode_up_to_32():
@@ -285,7 +286,7 @@ def test_the_default_plans_every_mode_up_to_32():
 
 
 def test_the_schema_is_one_and_refuses_what_we_refuse():
-    schema = config.schema()
+    schema = config.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     default = json.loads((CONFIGS / "default.json").read_text())
     for broken in ({"optimiser": {}}, {"dsr": {"sed": 1}}, {"dsr": {"seed": "1"}}, {"dsr": {"budget": {"epochs": 0}}}):
@@ -337,12 +338,12 @@ def test_deepspeed_asks_for_no_key_that_we_do_not_know(deepspeed_config_class):
     values = json.loads((CONFIGS / "default.json").read_text())
     recording = Recording({**values, "train_batch_size": 32})
     deepspeed_config_class(recording)
-    known = config.DEEPSPEED_KEYS | config.DEEPSPEED_REMOVED
+    known = deepspeed.KEYS | deepspeed.REMOVED
     assert len(recording.asked) > 40  # it records
     assert {key for key in recording.asked if isinstance(key, str)} - known == set()
 
 
-@pytest.mark.parametrize("name", sorted(config.DEEPSPEED_REMOVED - {"quantize_training"}))
+@pytest.mark.parametrize("name", sorted(deepspeed.REMOVED - {"quantize_training"}))
 def test_deepspeed_refuses_the_blocks_that_it_removed(deepspeed_config_class, name):
     with pytest.raises(Exception, match=r"removed|no longer"):
         deepspeed_config_class({"train_batch_size": 1, name: {"enabled": True}})
@@ -369,21 +370,21 @@ def test_block_names_are_deepspeeds():
 
     classes = {"bf16": DeepSpeedBF16Config, "fp16": DeepSpeedFP16Config, "zero_optimization": DeepSpeedZeroConfig}
     for block, kind in classes.items():
-        assert config.DEEPSPEED_BLOCKS[block] == {field.alias or name for name, field in kind.model_fields.items()}
+        assert deepspeed.BLOCKS[block] == {field.alias or name for name, field in kind.model_fields.items()}
 
 
-@pytest.mark.parametrize("name", config.OPTIMIZER_PARAMS)
+@pytest.mark.parametrize("name", deepspeed.OPTIMIZER_PARAMS)
 def test_optimizer_settings_are_torchs(name):
     import torch
 
     accepted = set(inspect.signature(getattr(torch.optim, name)).parameters)
     deepspeeds = {"torch_adam", "adam_w_mode"} if name in ("Adam", "AdamW") else set()
-    assert config.OPTIMIZER_PARAMS[name] - deepspeeds <= accepted
+    assert deepspeed.OPTIMIZER_PARAMS[name] - deepspeeds <= accepted
 
 
-@pytest.mark.parametrize("name", config.SCHEDULER_PARAMS)
+@pytest.mark.parametrize("name", deepspeed.SCHEDULER_PARAMS)
 def test_scheduler_settings_are_deepspeeds(name):
     from deepspeed.runtime import lr_schedules
 
     accepted = set(inspect.signature(getattr(lr_schedules, name)).parameters) - {"optimizer"}
-    assert config.SCHEDULER_PARAMS[name] == accepted
+    assert deepspeed.SCHEDULER_PARAMS[name] == accepted

@@ -1,0 +1,90 @@
+"""Experiment files: read one, merge it over those that it extends, apply overrides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dsr.config.deepspeed import OPTIMIZER_PARAMS, SCHEDULER_PARAMS
+from dsr.config.schema import Experiment, validate
+from dsr.errors import UserError
+
+
+def shipped(name: str) -> Path:
+    """The path of a configuration that comes with dsr, such as "default.json"."""
+    package = Path(__file__).parents[1]
+    installed, checkout = package / "ds_configs" / name, package.parent / "ds_configs" / name
+    return installed if installed.exists() else checkout
+
+
+def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """Read an experiment file (none: default.json), apply `extends` and KEY=VALUE overrides, validate.
+
+    Raises UserError, naming the file and the key.
+    """
+    path = shipped("default.json") if path is None else Path(path)
+    values = _read(path, ())
+    for override in overrides:
+        _override(values, override)
+    return validate(values, str(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file. Raises UserError with the line where it is not JSON."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return values
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        chain = " -> ".join(p.name for p in (*seen, path))
+        raise UserError(f"{path}: `extends` goes in a circle: {chain}")
+    values = read_json(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends must be the name of a file")
+    return _merge(_read(path.parent / parent, (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge: objects are merged, everything else (lists too) is replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    if {"epochs", "updates"} & change.keys() and len(change) == 1:
+        merged = dict(change)  # a budget: epochs and updates exclude each other, the newer one wins
+    known = {**OPTIMIZER_PARAMS, **SCHEDULER_PARAMS}.get(str(change.get("type")))
+    if known and base.get("type", change["type"]) != change["type"] and isinstance(merged.get("params"), dict):
+        own = change.get("params") or {}  # what was inherited from the other type, and this one lacks, falls away
+        merged["params"] = {name: value for name, value in merged["params"].items() if name in known or name in own}
+    return merged
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Apply one KEY=VALUE, such as dsr.model.width=64; the value is JSON, or else text."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write it as KEY=VALUE, such as dsr.model.width=64")
+    if key == "extends":
+        raise UserError(f"--set {override}: extends is for files; give the file itself as the config")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    change: Any = value
+    for part in reversed(key.split(".")):
+        change = {part: change}
+    merged = _merge(values, change)
+    values.clear()
+    values.update(merged)
