@@ -1,4 +1,4 @@
-"""The one exception that means: what the user gave is wrong (exit code 2)."""
+"""The exceptions that mean: what the user gave is wrong (exit code 2)."""
 
 
 class UserError(Exception):
@@ -13,6 +13,14 @@ class UserError(Exception):
 
             message = without_credentials(message)
         super().__init__(message)
+
+
+class Missing(UserError):
+    """A store or a file that is not where it was expected."""
+
+    def with_origin(self, origin: str | None) -> "Missing":
+        """The same, with a second line that says where the data are to be had, if anyone has said so."""
+        return Missing(f"{self}\n{origin}") if origin else self
 
 
 def first_line(error: BaseException) -> str:

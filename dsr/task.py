@@ -7,7 +7,7 @@ from dsr import config, models
 from dsr.config import Experiment
 from dsr.data.store import Store
 from dsr.data.stream import training_samples
-from dsr.errors import UserError
+from dsr.errors import Missing, UserError
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | Non
         from dsr.data.simulate import builtin
 
         place = str(builtin())
-    opened = Store(place)
+    try:
+        opened = Store(place)
+    except Missing as error:
+        raise error.with_origin(None if store else experiment.dsr.data.origin) from None
     Features.of(opened, experiment.dsr.data)
     if not len(opened.samples("validation")) or not opened.mask("validation").any():
         raise UserError(f"{place}: the validation split is empty, and the best network is chosen by it")

@@ -18,6 +18,14 @@ def test_the_store_given_goes_before_the_configs(tiny_store):
     assert resolve(SMALL, (f"dsr.data.store={tiny_store}", "dsr.data.patch=12")).samples == 40 * 4
 
 
+def test_where_a_missing_store_is_to_be_had_is_said(tmp_path):
+    sets = (f"dsr.data.store={tmp_path}/gone.zarr", "dsr.data.origin=ask the service")
+    with pytest.raises(UserError, match=r"gone.zarr: no store there .*\nask the service$"):
+        resolve(SMALL, sets)
+    with pytest.raises(UserError, match=r"other.zarr: no store there [^\n]*$"):
+        resolve(SMALL, sets, str(tmp_path / "other.zarr"))
+
+
 def test_what_would_fail_later_is_refused(tiny_store, tmp_path):
     write_tiny_store(tmp_path / "a.zarr", np.repeat([0, -1, 2], 8).repeat(24).reshape(24, 24))
     cases = {

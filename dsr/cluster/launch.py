@@ -47,7 +47,8 @@ GRACE = 25.0  # seconds from the wish to stop until what is left is killed; Slur
 # Where bits cannot be the same: the largest norm of the weights' difference after 12 updates, relative to theirs.
 CLOSE = {"float32": 1e-4, "bf16": 1e-2}
 TOLERANCE = f"the weights agree to {CLOSE['float32']:g} of their norm after 12 updates ({CLOSE['bf16']:g} in bf16)"
-FREE = ("dsr.checkpoint.", "dsr.log.", "dsr.watchdog.")  # what a resumed run may change: no bit depends on them
+# what a resumed run may change: no bit depends on it
+FREE = ("dsr.checkpoint.", "dsr.log.", "dsr.watchdog.", "dsr.data.origin")
 FINISHED, FAILED, STOPPED = 0, 1, 75
 PORT_TRIES = 3
 

@@ -27,6 +27,7 @@ class Data(Section):
     """What the network sees and learns. Names left out mean: all that the store has."""
 
     store: str | None = Field(None, description="path (from where dsr is started) or URL; none: the built-in data")
+    origin: str | None = Field(None, description="one line for people: where the store's data are to be had")
     low: Names | None = Field(None, description="low-resolution variables that the network sees")
     high: Names | None = Field(None, description="high-resolution variables that it learns")
     static: list[str] | None = Field(None, description="static fields that it sees")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsr.data.remote import cached, copies, without_credentials
-from dsr.errors import UserError, first_line
+from dsr.errors import Missing, UserError, first_line
 
 UNPACK: dict[bytes, Any] = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
 
@@ -41,7 +41,7 @@ def _matching(pattern: str, root: Path | None) -> Iterator[File]:
         system, path = fsspec.core.url_to_fs(full)
         paths = sorted(map(str, system.glob(path))) if fsspec.core.has_magic(path) else [path]
         if not paths or not system.exists(paths[0]):
-            raise UserError(f"{shown}: no such file")
+            raise Missing(f"{shown}: no such file")
         local = "file" in system.protocol
         for one in paths:
             url = one if local else system.unstrip_protocol(one)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr.data.remote import cleaned
-from dsr.errors import UserError
+from dsr.errors import Missing, UserError
 
 FORMAT = 2  # of a store; 1 had no manifest
 SUMS, MANIFEST, PROVENANCE = "SHA256SUMS", "manifest.json", "provenance.json"
@@ -106,7 +106,7 @@ def _remote(url: str) -> Callable[[str], bytes | None]:
 
 def _check_format(path: Path | str, metadata: bytes | None) -> None:
     if metadata is None:
-        raise UserError(f"{path}: no store there (make one with `dsr data prepare` or `dsr data simulate`)")
+        raise Missing(f"{path}: no store there (make one with `dsr data prepare` or `dsr data simulate`)")
     try:
         found = json.loads(metadata)["attributes"]["dsr_store"]
     except (ValueError, KeyError, TypeError):

@@ -24,7 +24,7 @@ from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time, of_dates
 from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
-from dsr.errors import UserError
+from dsr.errors import Missing, UserError
 
 LOOKED_AT = 12, 60  # pairs whose fields are read before anything is written: of large fields, and of small ones
 MANY = 2**25  # values of the fields that are read then
@@ -41,14 +41,14 @@ def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False, append: 
     fails later. `output` is whole, or as it was, afterwards.
     """
     if dry_run:
-        return _told(_plan(recipe))
+        return _told(_planned(recipe))
     if output is None:
         raise UserError("give the store to write (-o STORE), or --dry-run")
     if append:
         return _append(recipe, output)
     if output.exists():
         raise UserError(f"{output} exists already: give another output path, --append to add later runs, or remove it")
-    plan = _plan(recipe)
+    plan = _planned(recipe)
     with Writer(output, plan.layout, plan=identity(plan)) as writer:
         fill(plan, writer)
     return _told(plan)
@@ -56,7 +56,7 @@ def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False, append: 
 
 def _append(recipe: Recipe, output: Path) -> str:
     store = Store(output)
-    plan = _plan(recipe, of_dates)
+    plan = _planned(recipe, of_dates)
     growth = grow(store, plan.layout)
     first = len(store.time), len(store.high_index)
     grown = replace(
@@ -106,7 +106,15 @@ def prepare_from_options(
     )
 
 
-def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
+def _planned(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
+    """The plan of a recipe; where its files are missing, the refusal says where the data are to be had."""
+    try:
+        return _plan(recipe, split_by_time)
+    except Missing as error:
+        raise error.with_origin(recipe.origin) from None
+
+
+def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
     high = open_part(recipe.high, recipe.root)
     if high.members is not None:
         raise UserError(
@@ -192,7 +200,7 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
             {
                 "made_by": "dsr data prepare",
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"about"}),
+                "recipe": recipe.model_dump(mode="json", exclude_defaults=True, exclude={"about", "origin"}),
                 "files": sorted({Path(f).name for a in (high, low, static) if a for f in a.files}),
                 "citation": recipe.citation,
                 "intervals": {part: intervals(a) for part, a in (("high", high), ("low", source))},

@@ -72,7 +72,8 @@ class ByRegion(_Part):
 class Recipe(_Part):
     """Everything `dsr data prepare` does, written down."""
 
-    about: list[str] = Field(default_factory=list, description="for people: what this is, where the data are to be had")
+    about: list[str] = Field(default_factory=list, description="for people: what this is, and what to change")
+    origin: str | None = Field(None, description="one line for people: where the data are to be had")
     high: Files
     low: Files | list[Files] | None = Field(
         None, description="of several archives the first gives the grid, and the others are interpolated onto it"

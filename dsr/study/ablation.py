@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dsr.config import read_json
 from dsr.data.simulate import Settings
-from dsr.errors import UserError
+from dsr.data.store import Store
+from dsr.errors import Missing, UserError
 from dsr.scaling import speed
 from dsr.settings import Positive, Section, first_problem
 
@@ -42,6 +43,7 @@ class DataSet(Section):
     budgets: dict[BudgetName, Limits] | None = Field(None, description="in place of the study's")
     label: str = Field(description="what a reader of the report calls it")
     store: str | None = Field(None, description="path (from where dsr is started) or URL")
+    origin: str | None = Field(None, description="one line for people: where the store's data are to be had")
     simulate: Settings | None = Field(None, description="built-in data with these settings, made once")
     changes: Changes = Field(default_factory=dict)
 
@@ -155,6 +157,25 @@ def read(path: Path, *, quick: bool = False) -> tuple[Ablation, Path]:
     if problem := _problem(ablation):
         raise UserError(f"{path}: {problem}")
     return ablation, path.parent / ablation.base
+
+
+def present(ablation: Ablation) -> tuple[Ablation, dict[str, Missing]]:
+    """The study without the data sets whose store is missing, and for each of those the error that says so.
+
+    A proof on such a data set is left out too. Raises Missing where no data set remains.
+    """
+    missing: dict[str, Missing] = {}
+    for name, data in ablation.data.items():
+        try:
+            if data.store:
+                Store(data.store)
+        except Missing as error:
+            missing[name] = error.with_origin(data.origin)
+    remaining = {name: data for name, data in ablation.data.items() if name not in missing}
+    if not remaining:
+        raise next(iter(missing.values()))
+    proof = ablation.proof if ablation.proof and ablation.proof.data in remaining else None
+    return ablation.model_copy(update={"data": remaining, "proof": proof}), missing
 
 
 def overrides(changes: dict[str, Any] | list[str]) -> list[str]:

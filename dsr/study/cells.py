@@ -51,6 +51,7 @@ class Cell:
         resolved, plan = self.task.experiment.resolved(), asdict(self.plan)
         for name in ("labels", "budget", *(["scaling"] if self.plan.rule == "none" else [])):
             resolved["dsr"].pop(name)
+        resolved["dsr"]["data"].pop("origin")
         resolved["dsr"]["data"]["store"] = self.task.fingerprint
         resolved["exact"] = self.task.experiment.exact
         if self.task.experiment.exact:

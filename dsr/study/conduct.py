@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,16 @@ def ablate(
     stopped. Raises UserError before anything starts, for whatever is wrong in any cell.
     """
     ablation, base = files.read(file, quick=quick)
-    conducted = Conduct(Expansion(ablation, base), run_dir or Path("runs", file.stem + ("-quick" if quick else "")))
+    ablation, missing = files.present(ablation)
+    folder = run_dir or Path("runs", file.stem + ("-quick" if quick else ""))
+    conducted = Conduct(Expansion(ablation, base), folder, missing)
     if cell is None:
+        for name, error in missing.items():
+            _say(f"data {name} is left out: {error}")
         _say(conducted.describe(jobs or _cores()))
     if submit:
+        if not dry_run:
+            conducted.begin()
         return slurm.submit(file, conducted.folder.root, quick, len(conducted.numbered[0]), len(conducted.numbered[1]),
                             dry_run=dry_run, ranks=max(ablation.proof.gpus) if ablation.proof else 1)  # fmt: skip
     if dry_run:
@@ -74,8 +80,9 @@ class NoRate(Exception):
 class Conduct:
     """A study on its way: what is to be played in which order, and what has been found so far."""
 
-    def __init__(self, expansion: Expansion, folder: Path):
+    def __init__(self, expansion: Expansion, folder: Path, missing: Iterable[str] = ()):
         self.expansion, self.ablation, self.folder = expansion, expansion.ablation, Folder(folder)
+        self.missing = missing  # the data sets that are left out
         self.cost = Clock().seconds
         self.tuning = expansion.tuning()
         self.rates: dict[Choice, float] = {choice: cells[0].rate for choice, cells in self.tuning.items()}  # for now
@@ -110,7 +117,7 @@ class Conduct:
 
     def all(self, at_once: int, file: Path) -> int:
         """Play everything that is left, and write what was found."""
-        self._keep_definitions()
+        self.begin()
         records = self._play(TUNING, self.numbered[0], at_once)
         self._choose(records)
         records |= self._play(STUDY, self.cells, at_once, before=self.numbered[0])
@@ -124,20 +131,32 @@ class Conduct:
         _say(f"report: {page}")
         return FAILED if failed else FINISHED
 
-    def _keep_definitions(self) -> None:
-        """They are fixed before anything runs: refuse to go on with others."""
+    def begin(self) -> None:
+        """Write down the study's definitions and data sets, which are fixed before anything runs."""
+        self._check_begun()
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder.root / "ablation.json", self.ablation.model_dump(mode="json"))
+
+    def _check_begun(self) -> None:
+        """Refuse to go on with other definitions than the study began with, or without a data set that it has."""
         path, values = self.folder.root / "ablation.json", self.ablation.model_dump(mode="json")
-        before = read_json(path)["definitions"] if path.exists() else values["definitions"]
-        if changed := [key for key, value in values["definitions"].items() if before.get(key) != value]:
+        before = read_json(path) if path.exists() else values
+        definitions = before["definitions"]
+        if changed := [key for key, value in values["definitions"].items() if definitions.get(key) != value]:
             key = changed[0]
             raise UserError(
-                f"definitions.{key} was {before.get(key)} when this study began, and is {values['definitions'][key]}; "
-                "with another definition another study begins, in another --run-dir"
+                f"definitions.{key} was {definitions.get(key)} when this study began, and is "
+                f"{values['definitions'][key]}; with another definition another study begins, in another --run-dir"
             )
-        write_json(path, values)
+        if lost := [name for name in self.missing if name in before["data"]]:
+            raise UserError(
+                f"{self.folder.root}: this study began with data {lost[0]}, whose store is missing now: put it back, "
+                "or begin another study, in another --run-dir"
+            )
 
     def one(self, number: int) -> int:
         """Play one cell of the array, unless it is the same as an earlier one."""
+        self._check_begun()
         everything = list(itertools.chain(*self.numbered))
         if not 1 <= number <= len(everything):
             raise UserError(f"--cell {number}: there are cells 1 to {len(everything)}")

@@ -1,15 +1,16 @@
 """The ablation file: what is refused and how it is said, --quick, and the cells that it asks for."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dsr.config import shipped
-from dsr.errors import UserError
+from dsr.errors import Missing, UserError
 from dsr.study import ablation as files
 from dsr.study.cells import Expansion, choose, distinct
-from dsr.study.conduct import ablate
+from dsr.study.conduct import Conduct, ablate
 
 BASE = {
     "train_micro_batch_size_per_gpu": 1,
@@ -47,6 +48,36 @@ def study(folder: Path, store: Path, **changes):
     path = folder / "study.json"
     path.write_text(json.dumps(values))
     return path
+
+
+def test_a_data_set_whose_store_is_missing_is_left_out(tmp_path, tiny_store):
+    gone = {"label": "gone", "store": str(tmp_path / "gone.zarr"), "origin": "ask the service"}
+    data = {"tiny": {"label": "tiny data", "store": str(tiny_store)}, "gone": gone}
+    proof = {"data": "gone", "arms": ["strong"], "gpus": [2], "updates": 4}
+    ablation, _ = files.read(study(tmp_path, tiny_store, data=data, proof=proof))
+    remaining, missing = files.present(ablation)
+    assert list(remaining.data) == ["tiny"] and remaining.proof is None
+    (first, second) = str(missing["gone"]).splitlines()
+    assert first.startswith(f"{tmp_path}/gone.zarr: no store there") and second == "ask the service"
+    assert files.present(remaining) == (remaining, {})
+    with pytest.raises(Missing, match="ask the service"):
+        files.present(ablation.model_copy(update={"data": {"gone": ablation.data["gone"]}}))
+
+
+def test_a_study_goes_on_only_with_the_data_that_it_began_with(tmp_path, tiny_store, capsys):
+    shutil.copytree(tiny_store, tmp_path / "other.zarr")
+    data = {
+        name: {"label": name, "store": str(store)}
+        for name, store in (("tiny", tiny_store), ("other", tmp_path / "other.zarr"))
+    }
+    file = study(tmp_path, tiny_store, data=data)
+    ablation, base = files.read(file)
+    Conduct(Expansion(ablation, base), tmp_path / "run").begin()
+    shutil.rmtree(tmp_path / "other.zarr")
+    for cell in (None, 1):
+        with pytest.raises(UserError, match="began with data other, whose store is missing now"):
+            ablate(file, tmp_path / "run", cell=cell)
+    assert "data other is left out" in capsys.readouterr().err
 
 
 def expand(path, quick=False):
