@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from dsr.errors import UserError
 from dsr.files import whole_file, write_json
 from dsr.progress import bar
 from dsr.run import Run, check_links
-from dsr.verify import metrics
+from dsr.verify import intervals, metrics
 from dsr.verify.baselines import Baselines, Batch, batches
-from dsr.verify.words import FEWEST_BLOCKS, LABELS, table
+from dsr.verify.words import LABELS, table
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "score", "table"]
 
 PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
-DAY = 86400
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -93,8 +93,9 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
 def score(store: Store, network: Predict, features: Features, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The contract's dictionary (valid JSON: None where there is no number), and one sample's fields for maps.
 
-    "variables": {name: {"units", metric: {method: value}, "winner", "leads": [the pooled metrics of a lead time],
-    "difference": {method: {"rmse": the network's less the method's, "interval": [low, high] or None}}, "spectrum"}}.
+    "variables": {name: {"units", metric: {method: value}, "winner", "leads": [the pooled metrics, differences and
+    "decided" of a lead time], "difference": {method: {"rmse": the network's minus the method's, "interval": [low, high]
+    or None, "p": the p-value of no difference or None}}, "decided": see `_decide`, "spectrum"}}.
     The metrics are those of `metrics.pool`, and "ssim"; "anomaly_correlation" is of departures from climatology by
     hour. The split is read once, in batches, so that memory does not grow with the number of samples.
     """
@@ -123,14 +124,13 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
             progress.advance(scoring, len(batch.truth))
     scores = xr.concat(parts, "sample")
     init, lead = store.low_init_time[samples], store.low_lead_time[samples]
-    blocks, length = _blocks(scores, init, lead)
+    case = intervals.number_cases(init)
     result: dict[str, Any] = {
         "split": split,
         "times": len(np.unique(init + lead)),
         "samples": len(samples),
         "runs": len(np.unique(init)),
-        "independent_blocks": int(blocks.max()) + 1,
-        "block_runs": length,
+        "independent_blocks": int(case.max()) + 1,
         "methods": {name: LABELS[name] for name in scores.method.values.tolist()},
         "omitted": baselines.omitted,
         "ridge": {"predictors": baselines.ridge.design.predictors, "penalties": baselines.ridge.penalties},
@@ -142,12 +142,11 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
         result["notes"].append(
             "Split by region: what is learned per cell elsewhere is one value for the training region."
         )
-    pooled = metrics.pool(scores)
     leads = np.unique(lead).tolist()
-    by_lead = [(t, scores.isel(sample=np.flatnonzero(lead == t))) for t in leads if len(leads) > 1]
-    pooled_by_lead = [({"lead_time": t, "samples": s.sizes["sample"]}, metrics.pool(s)) for t, s in by_lead]
+    rows_by_lead = {t: np.flatnonzero(lead == t) for t in leads if len(leads) > 1}
     for i, variable in enumerate(features.high):
-        found = _metrics(pooled, variable.name)
+        of_variable = scores.sel(variable=variable.name)
+        found = _skill(of_variable, case)
         found["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
         power = {m: [_number(p) for p in _mean([c[m][i][1] for c in closer])] for m in closer[0]}
         wavelengths = [_number(w) for w in metrics.spectrum(_box(inside.astype(float), inside), spacing)[0]]
@@ -155,10 +154,13 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
             "units": variable.units,
             "long_name": variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
             **found,
-            "difference": _differences(scores.sel(variable=variable.name), found["rmse"], blocks),
-            "leads": [{**about, **_metrics(p, variable.name)} for about, p in pooled_by_lead],
+            "leads": [
+                {"lead_time": t, "samples": len(rows), **_skill(of_variable.isel(sample=rows), case[rows])}
+                for t, rows in rows_by_lead.items()
+            ],
             "spectrum": {"wavelength_km": wavelengths, "power": power},
         }
+    _decide(result["variables"])
     return result, _example(store, network, baselines, samples, scores, split)
 
 
@@ -207,54 +209,44 @@ def _box(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.where(inside[box], field[box], np.nan)
 
 
-def _metrics(pooled: Any, variable: str) -> dict[str, Any]:
-    """{metric: {method: value}} and the winner, of one variable."""
+def _skill(scores: Any, case: np.ndarray) -> dict[str, Any]:
+    """Of one variable {metric: {method: value}}, the winner, and the network's differences to the baselines."""
+    pooled = metrics.pool(scores)
     methods = pooled.method.values.tolist()
-    columns = {str(key): values.sel(variable=variable).values for key, values in pooled.data_vars.items()}
-    found = {key: dict(zip(methods, map(_number, values), strict=True)) for key, values in columns.items()}
+    columns = {str(key): map(_number, values.values) for key, values in pooled.data_vars.items()}
+    found = {key: dict(zip(methods, values, strict=True)) for key, values in columns.items()}
     rmse = {m: value for m, value in found["rmse"].items() if value is not None}
-    return {**found, "winner": min(rmse, key=lambda m: rmse[m]) if rmse else None}
+    winner = min(rmse, key=lambda m: rmse[m]) if rmse else None
+    return {**found, "winner": winner, "difference": _differences(scores, rmse, case)}
 
 
-def _blocks(scores: Any, init: np.ndarray, lead: np.ndarray) -> tuple[np.ndarray, int]:
-    """The block of each sample, numbered from 0, and a block's length in runs (init times).
-
-    A block is as many consecutive runs as it takes until the difference of the network's mean square error to the
-    best baseline's has decorrelated, in whichever variable takes longest; of analyses (no lead time), where the
-    diurnal cycle returns, at least those of a day. What is left at the end joins the last block.
-    """
-    runs, index = np.unique(init, return_inverse=True)
-    lengths = [1]
-    for name in scores.variable.values.tolist():
-        mse = scores.mse.sel(variable=name)
-        baselines = mse.sel({"method": [m for m in mse.method.values if m != "network"]})
-        means = baselines.mean("sample", skipna=False)
-        if means.isnull().all():
-            continue
-        difference = (mse.sel({"method": "network"}) - baselines.sel({"method": means.idxmin("method")})).values
-        difference = np.where(np.isfinite(difference), difference, np.nanmean(difference))
-        lengths.append(metrics.decorrelation(np.bincount(index, difference) / np.bincount(index)))
-    if not lead.any() and len(runs) > 1:
-        lengths.append(int(np.ceil(DAY / np.median(np.diff(runs)))))
-    length = min(max(lengths), len(runs))
-    return np.minimum(index // length, len(runs) // length - 1), length
-
-
-def _differences(scores: Any, rmse: dict[str, float | None], blocks: np.ndarray) -> dict[str, Any]:
-    """Of one variable, the network's RMSE less each baseline's, with an interval where there are enough blocks."""
-    result: dict[str, Any] = {}
-    own = rmse["network"]
+def _differences(scores: Any, rmse: dict[str, float], case: np.ndarray) -> dict[str, Any]:
+    """The network's RMSE minus each baseline's, with an interval where there are enough cases."""
+    if "network" not in rmse:
+        return {}
     weight = scores.weight.values
     there = weight > 0
-    for method, value in rmse.items():
-        if method == "network" or value is None or own is None:
-            continue
-        interval = None
-        if blocks.max() + 1 >= FEWEST_BLOCKS:
-            squares = scores.mse.sel({"method": ["network", method]}).transpose("method", "sample").values
-            interval = list(metrics.bootstrap(squares[:, there], weight[there], blocks[there]))
-        result[method] = {"rmse": own - value, "interval": interval}
+    result = {}
+    for method in (m for m in rmse if m != "network"):
+        squares = scores.mse.sel({"method": ["network", method]}).transpose("method", "sample").values
+        result[method] = asdict(intervals.rmse_difference(squares[:, there], weight[there], case[there]))
     return result
+
+
+def _decide(variables: dict[str, dict[str, Any]]) -> None:
+    """Set "decided" of each variable and of each of its leads: whether the network differs from the best baseline.
+
+    None where there is no interval. One false discovery rate holds over all variables and leads together.
+    """
+    entries = [entry for found in variables.values() for entry in (found, *found["leads"])]
+    p_values = []
+    for entry in entries:
+        best = min(entry["difference"], key=lambda method: entry["rmse"][method], default=None)
+        p_values.append(entry["difference"][best]["p"] if best else None)
+        entry["decided"] = None
+    tested = [entry for entry, p in zip(entries, p_values, strict=True) if p is not None]
+    for entry, yes in zip(tested, intervals.decided([p for p in p_values if p is not None]), strict=True):
+        entry["decided"] = yes
 
 
 def _example(

@@ -95,35 +95,3 @@ def spectrum(fields: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarr
     member = (ring == rings[:, None]).astype(np.float64)
     average = power.reshape(*power.shape[:-2], -1) @ (member / member.sum(1, keepdims=True)).T
     return 1 / (rings * width), average
-
-
-def decorrelation(series: np.ndarray) -> int:
-    """Steps after which a series (n) has forgotten itself; 1 where it is independent.
-
-    The first lag whose autocorrelation is below 2 / sqrt(n), which white noise shows by chance.
-    """
-    departure = np.asarray(series, np.float64) - np.mean(series)
-    n, variance = len(departure), np.dot(departure, departure)
-    if variance == 0:
-        return 1
-    for lag in range(1, n):
-        if np.dot(departure[lag:], departure[:-lag]) / variance < 2 / np.sqrt(n):
-            return lag
-    return n
-
-
-def bootstrap(
-    squares: np.ndarray, weight: np.ndarray, blocks: np.ndarray, *, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of RMSE(first) - RMSE(second), paired, by resampling whole blocks (seeded).
-
-    squares (2, sample): each method's mean square error; weight (sample); blocks (sample): the block of each sample.
-    """
-    _, index = np.unique(blocks, return_inverse=True)
-    count = index.max() + 1
-    total = np.bincount(index, weight, count)
-    summed = [np.bincount(index, weight * row, count) for row in squares]
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    first, second = (np.sqrt(drawn @ row / (drawn @ total)) for row in summed)
-    low, high = np.quantile(first - second, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -16,6 +16,7 @@ from dsr.data.calendar import label
 from dsr.files import whole_file
 from dsr.run import Run, check_links
 from dsr.verify import plots, words
+from dsr.verify.intervals import FEWEST_CASES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +164,7 @@ def _table(result: dict[str, Any], variable: str) -> str:
 
 
 def _notes(result: dict[str, Any]) -> str:
-    interval = "the brackets hold its 95 % interval" if result["independent_blocks"] >= words.FEWEST_BLOCKS else ""
+    interval = "the brackets hold its 95 % interval" if result["independent_blocks"] >= FEWEST_CASES else ""
     notes = [
         "★ lowest RMSE. Scores are pooled over all times and points, cells weighted by area, missing truth left out, "
         "in physical units. The anomaly correlation is of departures from climatology by hour; SSIM is the mean over "

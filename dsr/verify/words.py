@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dsr.verify.intervals import FEWEST_CASES
+
 LABELS = {
     "network": "network",
     "nearest": "nearest",
@@ -18,7 +20,6 @@ LABELS = {
     "ensemble_mean": "ensemble mean",
 }
 COLUMNS = ("RMSE", "MAE", "bias", "corr.", "anom. corr.", "SSIM", "network minus it")
-FEWEST_BLOCKS = 10  # with fewer independent blocks there is no interval
 
 
 def headlines(result: dict[str, Any]) -> list[str]:
@@ -43,38 +44,48 @@ def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
     verb = verbs[0] if winner == "network" else verbs[1]
     text = f"{name}: the network {verb} {labels[best]} ({scores})"
     if undecided(found):
-        text += "; too close to call: the 95 % interval of the difference holds zero"
+        text += "; the two are indistinguishable on these cases"
     if found["leads"]:
         text += ". By lead time: " + _by_lead(found["leads"], labels)
     return text + "."
 
 
 def undecided(found: dict[str, Any]) -> bool:
-    """Whether the interval of the network's difference to the best baseline holds zero."""
-    if not found["difference"]:
-        return False
-    best = min(found["difference"], key=lambda method: found["rmse"][method])
-    interval = found["difference"][best]["interval"]
-    return interval is not None and interval[0] <= 0 <= interval[1]
+    """Whether the network and the best baseline are indistinguishable."""
+    return found["decided"] is False
 
 
 def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
-    winners: dict[str, list[str]] = {}
+    hours: dict[str, list[str]] = {}
     for lead in leads:
-        winners.setdefault(lead["winner"], []).append(f"+{lead['lead_time'] / 3600:g}")
-    if len(winners) == 1:
-        return f"{labels.get(leads[0]['winner'], 'nobody')} wins throughout"
-    return "; ".join(f"{labels.get(m, 'nobody')} wins at {', '.join(hours)} h" for m, hours in winners.items())
+        text = "indistinguishable" if undecided(lead) else f"{labels.get(lead['winner'], 'nobody')} wins"
+        hours.setdefault(text, []).append(f"+{lead['lead_time'] / 3600:g}")
+    if len(hours) == 1:
+        return f"{next(iter(hours))} throughout"
+    return "; ".join(f"{text} at {', '.join(at)} h" for text, at in hours.items())
 
 
 def caution(result: dict[str, Any]) -> str:
     """How far the figures can be trusted."""
-    blocks, length = result["independent_blocks"], result["block_runs"]
-    each = "1 init time" if length == 1 else f"{length} init times"
-    basis = f"{result['samples']} samples, {result['runs']} init times, {blocks} independent blocks of {each}"
-    if blocks < FEWEST_BLOCKS:
+    cases = result["independent_blocks"]
+    basis = f"{result['samples']} samples of {result['runs']} init times; {cases} cases, one per day of init times"
+    if cases < FEWEST_CASES:
         return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
-    return f"{basis}; intervals: 95 %, paired bootstrap of the difference over whole blocks."
+    return (
+        f"{basis}. Each interval is a 95 % confidence interval that allows for correlation from one case to the next. "
+        f"{_compared(result)}"
+    )
+
+
+def _compared(result: dict[str, Any]) -> str:
+    entries = [entry for found in result["variables"].values() for entry in (found, *found["leads"])]
+    count = sum(entry["decided"] is not None for entry in entries)
+    if count < 2:
+        return "Indistinguishable: a difference this large can be due to chance (5 % level)."
+    return (
+        f"Indistinguishable: not among the differences that pass a false discovery rate of 5 % over all {count} "
+        "comparisons (variables and lead times) with the best baseline."
+    )
 
 
 def table(result: dict[str, Any]) -> Any:

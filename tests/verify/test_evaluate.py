@@ -41,6 +41,7 @@ def test_a_perfect_network_wins_and_the_contract_holds(tmp_path):
     assert [lead["lead_time"] for lead in found["leads"]] == [0, 6 * HOUR, 12 * HOUR]
     squares = [lead["rmse"]["bicubic"] ** 2 for lead in found["leads"]]
     assert np.sqrt(np.mean(squares)) == pytest.approx(found["rmse"]["bicubic"])
+    assert found["decided"] and all(lead["decided"] for lead in found["leads"])
     low, high = found["difference"]["ridge"]["interval"]
     assert low < found["difference"]["ridge"]["rmse"] < high < 0
     assert np.allclose(example["network"], example["truth"], atol=1e-3)
@@ -61,31 +62,32 @@ def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
     assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
 
 
-def test_a_difference_whose_interval_holds_zero_is_too_close_to_call(tmp_path):
+def test_two_equal_methods_are_indistinguishable(tmp_path):
     store = forecasts(tmp_path / "s.zarr")
     ft = features(store)
     result, _ = evaluate.score(store, lambda *batch: ft.inputs(*batch)[1], ft, "test")  # bicubic itself
     found = result["variables"]["t"]
-    assert found["difference"]["bicubic"] == {"rmse": 0, "interval": [0, 0]}
+    assert found["difference"]["bicubic"] == {"rmse": 0, "interval": (0, 0), "p": 1}
     for name in set(found["rmse"]) - {"network", "bicubic"}:
         del found["rmse"][name], found["difference"][name]
-    assert "too close to call" in words.headlines(result)[0]
+    evaluate._decide(result["variables"])
+    assert "indistinguishable on these cases" in words.headlines(result)[0]
 
 
 def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
-    store = forecasts(tmp_path / "s.zarr", (16, 6, 9))
+    store = forecasts(tmp_path / "s.zarr", (16, 6, 7))
     result, _ = evaluate.score(store, perfect, features(store), "test")
-    assert result["independent_blocks"] == 9
+    assert result["independent_blocks"] == 7
     assert result["variables"]["t"]["difference"]["ridge"]["interval"] is None
     assert "Too few independent cases" in words.caution(result)
 
 
-def test_hourly_analyses_make_blocks_of_a_day_or_longer(tmp_path):
+def test_hourly_analyses_count_as_one_case_a_day(tmp_path):
     random = np.random.default_rng(0)
     high = random.normal(280, 1, (400, 1, 8, 8))
     store = make(tmp_path / "s.zarr", high, block_mean(high, 4), thirds(60, 40, 300))
     result, _ = evaluate.score(store, lambda low, *_: np.repeat(np.repeat(low, 4, 2), 4, 3), features(store), "test")
-    assert (result["block_runs"], result["independent_blocks"]) == (24, 12)
+    assert (result["runs"], result["independent_blocks"]) == (300, 13)
 
 
 def test_missing_truth_is_masked_for_every_method(tmp_path):

@@ -25,7 +25,7 @@ def oracle_width(rho: float, cases: int) -> float:
 @pytest.mark.parametrize(("rho", "cases"), [(0.5, 20), (0.7, 40), (0.7, 100)])
 def test_intervals_of_correlated_errors_cover_the_true_difference_and_are_not_too_wide(rho, cases):
     random = np.random.default_rng(0)
-    errors = persistent(random, rho, cases, 3000)
+    errors = persistent(random, rho, cases, 2000)
     weight, index = np.ones(cases), np.arange(cases)
     # both RMSEs are near 10, where the difference of the roots is that of the mean squares divided by 20
     intervals = np.array(
@@ -38,7 +38,7 @@ def test_intervals_of_correlated_errors_cover_the_true_difference_and_are_not_to
 
 def test_the_difference_of_two_unequal_rmses_is_covered_with_leads_and_weights():
     random = np.random.default_rng(1)
-    cases, leads, repeats = 40, 3, 1500
+    cases, leads, repeats = 40, 3, 1000
     case = np.repeat(np.arange(cases), leads)
     truth = np.sqrt(1.5) - 1.0
     covered = 0
@@ -88,12 +88,12 @@ def test_init_times_of_one_day_are_one_case():
 
 def test_among_many_comparisons_without_a_difference_few_families_have_any_discovery():
     random = np.random.default_rng(0)
-    noise = persistent(random, 0.3, 60, 400 * 10).reshape(400, 10, 60)
+    noise = persistent(random, 0.3, 60, 200 * 10).reshape(200, 10, 60)
     second = np.full(60, 100.0)
     families = 0
     for family in noise:
         p = [rmse_difference(np.stack([100 + row, second]), np.ones(60), np.arange(60)).p for row in family]
         families += any(decided(p))
-    assert families / 400 <= 0.08
+    assert families / 200 <= 0.08
     assert decided([0.001, 0.04, 0.04, 0.9]) == [True, False, False, False]  # 0.04 alone would count
     assert decided([0.04]) == [True] and decided([]) == []
