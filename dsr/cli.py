@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,9 @@ def plan(
     from dsr import task
     from dsr.scaling.table import cells, table
 
-    found = cells(task.resolve(config, overrides, store), gpus)
-    show(json.dumps(found, indent=2) if as_json else table(found))
+    counts, resolved = gpu_counts(gpus), task.resolve(config, overrides, store)
+    result = cells(resolved.experiment, resolved.samples, counts)
+    show(json.dumps(result, indent=2) if as_json else table(result))
 
 
 @main.command()
@@ -215,6 +217,14 @@ def doctor() -> None:
     from dsr.cluster.doctor import examine
 
     show(examine())
+
+
+def gpu_counts(text: str) -> list[int]:
+    """The numbers of GPUs in "1,2,4". Raises UserError for anything else."""
+    counts = [int(part) for part in text.split(",") if re.fullmatch(r" *[0-9]+ *", part)]
+    if len(counts) < text.count(",") + 1 or min(counts) < 1:
+        raise UserError(f"--gpus {text}: give positive whole numbers separated by commas, such as 1,2,4")
+    return counts
 
 
 def show(what: Any) -> None:

@@ -18,7 +18,8 @@ from dsr.data.store import Store
 from dsr.data.stream import training_samples
 from dsr.files import write_json
 from dsr.run import Run
-from dsr.scaling.plan import deepspeed_config, make_plan
+from dsr.scaling.deepspeed_config import deepspeed_config
+from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train import loop as train
 from tests.launched import PATIENCE

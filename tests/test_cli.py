@@ -60,7 +60,7 @@ def test_plan_as_json_has_the_contract_s_keys(tiny_store: Path) -> None:
         (["launch", "--gpus", "0"], "--gpus 0: must be at least 1"),
         (["launch", "--gpus", "0", "--mode", "auto"], "--gpus 0: must be at least 1"),
         (["launch", "--set", 'dsr.data.low=["q"]'], "no variable q there; the store has t, u"),
-        (["plan", "--gpus", "2,0"], "write positive whole numbers"),
+        (["plan", "--gpus", "2,0"], "give positive whole numbers"),
         (["launch", "--resume"], "--resume needs --run-dir"),
         (["evaluate", "nowhere"], "no trained network there"),
         (["data", "prepare", "--high", "nowhere.nc"], "-o STORE is missing"),

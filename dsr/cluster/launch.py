@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dsr import run as runs
+from dsr.cluster import probe
 from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_json
 from dsr.run import last_words, launches
 from dsr.scaling import auto, schedule
-from dsr.scaling.plan import FORMAT, deepspeed_config, make_plan
+from dsr.scaling.deepspeed_config import deepspeed_config
+from dsr.scaling.plan import FORMAT, make_plan
 from dsr.task import Task, resolve
 
 if TYPE_CHECKING:
@@ -315,7 +317,7 @@ def start(
     if dry_run:
         if plan.mode == "probe":
             folder = _probe_folder(folder)
-            print(auto.intention(plan, folder) + ". The probe:\n")
+            print(probe.announcement(plan, folder) + ". The probe:\n")
         print(describe(task, plan, found, folder))
         return FINISHED
     if plan.mode == "probe":
@@ -333,21 +335,23 @@ def start(
 
 
 def _choose(
-    task: Task, probe: Plan, devices: Devices, folder: Path, planned: Callable[..., Plan], *, most: int, force: bool
+    task: Task, first: Plan, devices: Devices, folder: Path, planned: Callable[..., Plan], *, most: int, force: bool
 ) -> Plan | None:
-    """Play the probe, and plan (with `planned`) what its numbers say for `most` GPUs or fewer; None if it failed."""
+    """Play the probe (plan `first`), and use `planned` for what it says for at most `most` GPUs; None if it failed."""
     _check_launcher(devices)
     place = _probe_folder(folder)
     with runs.hold(folder, force=force):  # refused before anything starts; and nobody else takes it meanwhile
-        _say(auto.intention(probe, place))
+        _say(probe.announcement(first, place))
         shutil.rmtree(place, ignore_errors=True)
         try:
-            launch(dataclasses.replace(task, experiment=auto.probing(task.experiment, probe)), probe, devices, place)
+            launch(
+                dataclasses.replace(task, experiment=probe.experiment_of(task.experiment, first)), first, devices, place
+            )
             status = runs.Run(place).status()
             if status["state"] != "finished":
                 _say(f"{status['state']}: in auto's probe, so that the run has not begun: {status['reason']}")
                 return None
-            measured = auto.read(runs.Run(place), probe)
+            measured = probe.measured(runs.Run(place), first)
         finally:
             shutil.rmtree(place, ignore_errors=True)
     choice = auto.choose(task.experiment, measured, task.samples, most)

@@ -9,21 +9,15 @@ batch, which its author has tried, stays as it is even where it lies above the n
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from dsr.config import validate
 from dsr.scaling.noise import unmeasured
 from dsr.scaling.plan import updates_worth
 from dsr.scaling.speed import Wires, exchange_seconds, update_seconds
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dsr.config import Experiment
-    from dsr.run import Run
     from dsr.scaling.plan import Plan
 
 WORTH = 0.5  # more GPUs still help if they bring at least so much of their share
@@ -59,43 +53,6 @@ class Measured:
         """One slot's seconds: an update's, less the exchange (no more than half), by the slots that a rank plays."""
         exchange = exchange_seconds(slots, self.ranks, self.parameters, self.wires)
         return max(self.update_seconds - exchange, self.update_seconds / 2) * self.ranks / slots
-
-
-# the probe
-
-
-def probing(experiment: Experiment, plan: Plan) -> Experiment:
-    """The experiment as the probe plays it: every update is logged, and the network validated at the end only."""
-    values = experiment.resolved()
-    once = {"every": plan.updates}
-    changed = {"log": {"every": 1}, "validation": once, "checkpoint": once}
-    return validate({**values, "dsr": {**values["dsr"], **changed}}, "the probe")
-
-
-def read(run: Run, plan: Plan) -> Measured:
-    """What a finished probe has measured."""
-    from safetensors import safe_open
-
-    logged = run.logged()
-    lines = [record for record in logged if "loss" in record]
-    wires = [record["wires"] for record in logged if "wires" in record]
-    with safe_open(run.model / "model.safetensors", "numpy") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    seconds = [plan.effective_batch / line["samples_per_second"] for line in lines]
-    return Measured(
-        updates=plan.updates,
-        of=plan.sequential_updates,
-        noise_scale=lines[-1]["noise_scale"],
-        noise_interval=lines[-1]["noise_scale_interval"],
-        ranks=plan.devices,
-        update_seconds=median(seconds[1:] or seconds),  # the first one warms up
-        parameters=sum(math.prod(shape) for shape in shapes),
-        wires=Wires(**wires[0]) if wires else Wires(),
-        wires_timed=bool(wires),
-    )
-
-
-# the choice
 
 
 @dataclass(frozen=True)
@@ -196,14 +153,3 @@ def _batch(experiment: Experiment, plan: Plan, measured: Measured) -> str:
     if 2 * own > plan.samples:
         return f"the config's own, since twice as much is more than the training set; {scale}"
     return f"the config's own, since twice as much is more than the noise supports; {scale}"
-
-
-def intention(plan: Plan, place: Path) -> str:
-    """One line that says how the probe measures."""
-    ranks = f"{plan.devices} real ranks" if plan.devices > 1 else "one device"
-    timed = "a slot's time and two ranks' messages" if plan.devices > 1 else "and a slot's time"
-    return (
-        f"auto: first a probe on {ranks}, the run's first {plan.updates} updates with the config's batch of "
-        f"{plan.effective_batch}, in {place} (removed afterwards): it measures the noise scale, {timed}, which choose "
-        "batch and GPUs"
-    )

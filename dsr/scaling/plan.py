@@ -259,64 +259,6 @@ def probe_updates(updates: int) -> int:
     return min(updates, PROBE_MOST, max(PROBE_LEAST, round(PROBE_SHARE * updates)))
 
 
-def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
-    """What the DeepSpeed engine gets: the user's part, for this plan's devices; under "dsr" it says what differs."""
-    part = {key: value for key, value in experiment.deepspeed.items() if key != "scheduler"}
-    optimizer = part["optimizer"]
-    changed, size = {}, f"{plan.effective_batch} samples an update"
-    params = {**optimizer["params"], "lr": plan.optimizer_rate, **plan.optimizer}
-    if plan.optimizer_rate != optimizer["params"]["lr"]:
-        changed["optimizer.params.lr"] = f"{plan.rule} rule from {optimizer['params']['lr']:g} for {size}"
-    for key in plan.optimizer:
-        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {size}"
-    if plan.rule == "adascale":
-        changed["optimizer.params.lr"] = "adascale rule: times its gain, the scheduler read at its progress"
-    own = experiment.dsr.optimizer
-    if own:
-        changed["optimizer.type"] = f"{own.type} of dsr, with these parameters, is passed to DeepSpeed instead"
-    elif optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
-        params["torch_adam"] = True
-        changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
-    if not own and (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
-        params["fused"] = True
-        changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
-    part["optimizer"] = {**optimizer, "params": params}
-    if plan.scheduler is not None:
-        part["scheduler"] = plan.scheduler
-    if plan.scheduler != experiment.deepspeed.get("scheduler"):
-        changed["scheduler"] = f"step counts and warm-up for {size}"
-    if experiment.zero_stage and "zero_allow_untested_optimizer" not in part:
-        part["zero_allow_untested_optimizer"] = True
-        changed["zero_allow_untested_optimizer"] = "every optimizer here works element by element, as sharding needs"
-    if experiment.exact:
-        part["gradient_clipping"] = 0.0
-        if experiment.clipping:
-            changed["gradient_clipping"] = f"clipped at {experiment.clipping:g} from the slot tree's one sum instead"
-    if "timers" not in part:
-        part["timers"] = {"throughput": {"enabled": False}}
-        changed["timers"] = "DeepSpeed's throughput timer costs time in every update; dsr logs samples/s"
-    part["train_micro_batch_size_per_gpu"] = plan.micro_batch
-    part["gradient_accumulation_steps"] = plan.slots_per_device
-    part["train_batch_size"] = plan.effective_batch
-    if plan.slots_per_device != experiment.accumulation:
-        changed["gradient_accumulation_steps"] = f"{plan.slots} slots over {plan.devices} devices"
-    part["dsr"] = {"changed": changed}
-    return part
-
-
-def plan_cells(experiment: Experiment, gpus: list[int], samples: int) -> list[tuple[str, int, Plan | str]]:
-    """Every mode at every GPU count, with enough devices: (mode, gpus, plan, or the reason why it cannot be)."""
-    cells: list[tuple[str, int, Plan | str]] = []
-    for mode in MODES:
-        for count in gpus if mode != "sequential" else [1]:
-            try:
-                plan = make_plan(experiment, mode=mode, gpus=count, samples=samples, available=count)
-                cells.append((mode, count, plan))
-            except UserError as error:
-                cells.append((mode, count, str(error)))
-    return cells
-
-
 def _check_strong(gpus: int, slots: int, micro: int) -> None:
     fits = [n for n in range(1, slots + 1) if slots % n == 0]
     if gpus > slots:

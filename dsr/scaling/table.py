@@ -1,74 +1,95 @@
-"""`dsr plan`: the derived numbers of every mode side by side, and which cells cannot be and why."""
+"""`dsr plan`: every mode at every number of GPUs, side by side, and why some combinations are impossible."""
+
+from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsr.errors import UserError
 from dsr.scaling import schedule
-from dsr.scaling.plan import Plan, plan_cells
-from dsr.task import Task
+from dsr.scaling.plan import MODES, make_plan
+
+if TYPE_CHECKING:
+    from dsr.config import Experiment
+
+COLUMNS = (
+    "slots",
+    "accumulation",
+    "effective_batch",
+    "learning_rate",
+    "warmup_updates",
+    "updates_per_epoch",
+    "updates",
+)
 
 
-def cells(task: Task, gpus: str) -> list[dict[str, Any]]:
-    """A plan with "notes" on its schedule, or {"mode", "gpus", "reason"}, for every mode and every count in "1,2,4".
+def cells(experiment: Experiment, samples: int, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Every mode at every number of GPUs in `counts`, with as many devices as GPUs.
 
-    Raises UserError where these are no counts.
+    `samples` counts the training split. Each cell holds the fields of its Plan and "notes" on its schedule, or "mode",
+    "gpus" and the "reason" why there is no such plan.
     """
-    try:
-        counts = [int(text) for text in gpus.split(",")]
-    except ValueError:
-        counts = [0]
-    if min(counts) < 1:
-        raise UserError(f"--gpus {gpus}: write positive whole numbers with commas between, such as 1,2,4")
-    found, user = list[dict[str, Any]](), task.experiment.deepspeed.get("scheduler")
-    for mode, count, cell in plan_cells(task.experiment, counts, task.samples):
-        if isinstance(cell, Plan):
-            found.append({**asdict(cell), "notes": schedule.notes(cell, user)})
-        else:
-            found.append({"mode": mode, "gpus": count, "reason": cell})
-    return found
+    result = []
+    for mode in MODES:
+        for gpus in counts if mode != "sequential" else [1]:
+            try:
+                plan = make_plan(experiment, mode=mode, gpus=gpus, samples=samples, available=gpus)
+            except UserError as error:
+                result.append({"mode": mode, "gpus": gpus, "reason": str(error)})
+            else:
+                notes = schedule.notes(plan, experiment.deepspeed.get("scheduler"))
+                result.append({**asdict(plan), "notes": notes})
+    return result
 
 
-def table(found: list[dict[str, Any]]) -> Any:
-    """The cells as a rich table, and below it the reasons of those that cannot be."""
+def table(cells: list[dict[str, Any]]) -> Any:
+    """The cells as a rich table, followed by the notes on plans and the reasons of impossible cells."""
     from rich.console import Group
     from rich.table import Table
 
-    keys = (
-        "slots",
-        "accumulation",
-        "effective_batch",
-        "learning_rate",
-        "warmup_updates",
-        "updates_per_epoch",
-        "updates",
-    )
-    grid = Table(title=f"{next((c['samples'] for c in found if 'samples' in c), 0)} training samples")
+    plans = [cell for cell in cells if "reason" not in cell]
+    grid = Table(title=f"{plans[0]['samples'] if plans else 0} training samples")
     grid.add_column("mode")
-    for name in ("gpus", *keys):
+    for name in ("gpus", *COLUMNS):
         grid.add_column(name.replace("_", " "), justify="right")
-    notes, noted = [], defaultdict[tuple[str, str], list[str]](list)
-    for cell in found:
-        name = f"{cell['mode']} at {cell['gpus']}"
-        if "reason" in cell:
-            grid.add_row(cell["mode"], str(cell["gpus"]), *["-"] * len(keys))
-            continue
-        rate = f"{cell['learning_rate']:.4g}"  # WarmupCosineLR begins a little below its peak
-        grid.add_row(
-            cell["mode"], str(cell["gpus"]), *(rate if key == "learning_rate" else f"{cell[key]:g}" for key in keys)
-        )
-        for note in cell["notes"]:
-            noted[cell["mode"], note].append(str(cell["gpus"]))
-        if len(cell["phases"]) > 1:
-            phases = ", ".join(f"{p['effective_batch']} from update {p['update'] + 1}" for p in cell["phases"])
-            notes.append(f"{name}: the batch grows, {phases}")
-        if cell["rule"] == "adascale":
-            notes.append(f"{name}: the rate is multiplied by the gain that training measures, from 1 to {cell['gpus']}")
-        if cell["optimizer"]:
-            notes.append(f"{name}: {', '.join(f'{key} {value}' for key, value in cell['optimizer'].items())}")
-    notes += [f"{mode} at {', '.join(counts)}: {note}" for (mode, note), counts in noted.items()]
-    reasons = [f"{c['mode']} at {c['gpus']}: {c['reason']}" for c in found if "reason" in c]
-    tail = max((c["samples"] % c["effective_batch"] for c in found if "samples" in c), default=0)
-    note = f"Of an epoch's samples up to {tail} are left out, others in every epoch: an update is never partial."
-    return Group(grid, *notes, *reasons, *([note] if tail else []))
+    for cell in cells:
+        grid.add_row(cell["mode"], str(cell["gpus"]), *(_shown(cell, name) for name in COLUMNS))
+    reasons = [f"{_name(cell)}: {cell['reason']}" for cell in cells if "reason" in cell]
+    return Group(grid, *_notes(plans), *reasons, *_left_out(plans))
+
+
+def _name(cell: dict[str, Any]) -> str:
+    return f"{cell['mode']} at {cell['gpus']}"
+
+
+def _shown(cell: dict[str, Any], column: str) -> str:
+    if "reason" in cell:
+        return "-"
+    return f"{cell[column]:.4g}" if column == "learning_rate" else f"{cell[column]:g}"
+
+
+def _notes(plans: list[dict[str, Any]]) -> list[str]:
+    """What the table does not show: growing batches, what the rule changes, and schedules that do not fit the run."""
+    notes, shared = [], defaultdict[tuple[str, str], list[str]](list)
+    for plan in plans:
+        if len(plan["phases"]) > 1:
+            phases = ", ".join(f"{p['effective_batch']} from update {p['update'] + 1}" for p in plan["phases"])
+            notes.append(f"{_name(plan)}: the batch grows, {phases}")
+        if plan["rule"] == "adascale":
+            notes.append(
+                f"{_name(plan)}: the rate is multiplied by the gain that training measures, from 1 to {plan['gpus']}"
+            )
+        if plan["optimizer"]:
+            notes.append(f"{_name(plan)}: {', '.join(f'{key} {value}' for key, value in plan['optimizer'].items())}")
+        for note in plan["notes"]:
+            shared[plan["mode"], note].append(str(plan["gpus"]))
+    return notes + [f"{mode} at {', '.join(gpus)}: {note}" for (mode, note), gpus in shared.items()]
+
+
+def _left_out(plans: list[dict[str, Any]]) -> list[str]:
+    tail = max((plan["samples"] % plan["effective_batch"] for plan in plans), default=0)
+    if not tail:
+        return []
+    return [f"Up to {tail} samples are left out of each epoch, different ones every time: an update is never partial."]

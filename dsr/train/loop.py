@@ -23,7 +23,7 @@ from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling.noise import Noise
-from dsr.scaling.plan import Phase, Plan, deepspeed_config
+from dsr.scaling.plan import Phase, Plan
 from dsr.train import engine, sameness, watch
 from dsr.train.journal import Journal
 from dsr.train.reduce import time_messages
@@ -79,11 +79,10 @@ def _lost_a_rank(error: Exception) -> bool:
 
 def train(run: Run | None, device: torch.device) -> None:
     """Play this rank's slots of every update to the end of the plan, or until the ranks agree to stop."""
-    # ---- what to do: rank 0 reads it, every rank is told
-    texts = engine.broadcast_json(
-        [json.loads(file.read_text()) for file in (run.experiment, run.plan)] if run else None
-    )
-    experiment, plan = validate(texts[0], "experiment.json"), Plan(**texts[1])
+    # ---- what to do: rank 0 reads it from the run's folder, and every rank receives it
+    files = [run.experiment, run.plan, run.deepspeed] if run else []
+    texts = engine.broadcast_json([json.loads(file.read_text()) for file in files])
+    experiment, plan, config = validate(texts[0], "experiment.json"), Plan(**texts[1]), texts[2]
     settings = experiment.dsr
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if ranks != plan.devices:
@@ -98,7 +97,7 @@ def train(run: Run | None, device: torch.device) -> None:
     stream = Stream(store, features, settings.data, "train", settings.seed)
     torch.manual_seed(settings.seed)
     network = models.build(settings.model, features).to(device)
-    deepspeed, reduction = engine.build(network, deepspeed_config(experiment, plan), experiment, plan)
+    deepspeed, reduction = engine.build(network, config, experiment, plan)
     validation = Validation(store, features, settings.data, plan.micro_batch, store.grid("high").area())
 
     # ---- where to begin: at the last checkpoint that the folder holds

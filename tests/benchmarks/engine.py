@@ -22,7 +22,8 @@ from dsr.config import Experiment, validate
 from dsr.data.stream import Batch
 from dsr.models import DeepDownscale, deepdownscale
 from dsr.run import Run
-from dsr.scaling.plan import deepspeed_config, make_plan
+from dsr.scaling.deepspeed_config import deepspeed_config
+from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train import loop as train
 from tests.conftest import write_tiny_store

@@ -12,6 +12,7 @@ from dsr.errors import UserError
 from dsr.run import Run
 from dsr.scaling import auto
 from dsr.scaling.auto import Measured, choose
+from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import Plan, make_plan, probe_updates, updates_worth
 from dsr.scaling.speed import Wires
 from tests.ranks import run_ranks, train_main
@@ -219,6 +220,7 @@ def play(folder, given, plan):
     folder.mkdir()
     run.experiment.write_text(json.dumps(given))
     run.plan.write_text(json.dumps(plan))
+    run.deepspeed.write_text(json.dumps(deepspeed_config(validate(given, "test"), Plan(**plan))))
     run.set_status("running")
     log = folder.parent / f"{folder.name}.log"
     codes = run_ranks(plan["devices"], train_main, folder, log=log)

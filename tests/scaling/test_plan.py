@@ -7,27 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from dsr.config import validate
 from dsr.errors import UserError
-from dsr.scaling.plan import deepspeed_config, make_plan, plan_cells
-
-
-def experiment(**change):
-    """Micro-batch 2, 12 slots, a rate of 0.1, 10 epochs, warm-up of 5."""
-    dsr = {"budget": change.pop("budget", {"epochs": 10}), "scaling": change.pop("scaling", {})}
-    if "own" in change:
-        dsr["optimizer"] = {"type": change.pop("own")}
-    values = {
-        "train_micro_batch_size_per_gpu": 2,
-        "gradient_accumulation_steps": 12,
-        "optimizer": {"type": "SGD", "params": {"lr": 0.1}},
-        **change,
-    }
-    return validate({**values, "dsr": dsr}, "test")
-
-
-def plan(mode, gpus, samples=1000, available=64, devices=0, **change):
-    return make_plan(experiment(**change), mode=mode, gpus=gpus, samples=samples, available=available, devices=devices)
+from dsr.scaling.deepspeed_config import deepspeed_config
+from dsr.scaling.plan import make_plan
+from dsr.scaling.table import cells
+from tests.plans import ADAM, COSINE, DECAY, WARMUP, experiment, plan, played
 
 
 def test_sequential_by_hand():
@@ -83,9 +67,6 @@ def test_the_rules_at_nine_gpus(rule, rate, warmup):
     found = plan("weak", 9, scaling={"rule": rule})
     assert found.learning_rate == pytest.approx(rate)
     assert (found.updates_per_epoch, found.warmup_updates) == (4, warmup)  # 1000 / 216 = 4.6
-
-
-ADAM = {"type": "Adam", "params": {"lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-6}}
 
 
 def test_adam_sde_at_four_gpus():
@@ -243,10 +224,10 @@ def test_exactly_as_many_samples_as_the_batch_are_enough():
 
 
 def test_cells_hold_plans_and_reasons():
-    cells = {(mode, gpus): cell for mode, gpus, cell in plan_cells(experiment(), [1, 4, 5], 100)}
-    assert set(cells) == {("sequential", 1), *((mode, n) for mode in ("strong", "weak") for n in (1, 4, 5))}
-    assert "nearest" in cells["strong", 5] and "at most 4" in cells["weak", 5]
-    assert cells["strong", 4].devices == 4
+    found = {(cell["mode"], cell["gpus"]): cell for cell in cells(experiment(), 100, [1, 4, 5])}
+    assert set(found) == {("sequential", 1), *((mode, n) for mode in ("strong", "weak") for n in (1, 4, 5))}
+    assert "nearest" in found["strong", 5]["reason"] and "at most 4" in found["weak", 5]["reason"]
+    assert found["strong", 4]["devices"] == 4
 
 
 def test_plan_json_round_trips():
@@ -255,27 +236,6 @@ def test_plan_json_round_trips():
 
 
 # ---- the scheduler, played by DeepSpeed's own classes
-
-
-def played(found, count, user=None):
-    """The rates of the first `count` updates: DeepSpeed steps the scheduler after each optimizer step."""
-    import torch
-    from deepspeed.runtime import lr_schedules
-
-    from dsr.train.engine import begin_schedule
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=found.optimizer_rate)
-    if found.scheduler is None:
-        return [found.optimizer_rate] * count
-    scheduler = getattr(lr_schedules, found.scheduler["type"])(optimizer, **found.scheduler["params"])
-    if found.scheduler != user:
-        begin_schedule(scheduler)
-    rates = []
-    for _ in range(count):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
 
 
 @pytest.mark.slow
@@ -290,9 +250,6 @@ def test_without_a_scheduler_the_rate_warms_up_from_the_sequential_to_the_rules(
 
 def test_a_warm_up_of_one_update_is_allowed():
     assert played(plan("weak", 4, 96, scaling={"warmup_epochs": 1}), 5)[-1] == pytest.approx(0.4)
-
-
-WARMUP = {"type": "WarmupLR", "params": {"warmup_num_steps": 40, "warmup_max_lr": 0.2}}
 
 
 def test_warmup_lr():
@@ -311,9 +268,6 @@ def test_without_a_rule_the_users_own_warm_up_is_as_long_in_samples():
     assert equal_updates.scheduler == WARMUP
 
 
-COSINE = {"type": "WarmupCosineLR", "params": {"total_num_steps": 410, "warmup_num_steps": 20, "cos_min_ratio": 0.01}}
-
-
 @pytest.mark.parametrize(("budget", "total"), [({"epochs": 10}, 100), ({"updates": 410}, 410)])
 def test_warmup_cosine_lr(budget, total):
     found = plan("weak", 4, scheduler=COSINE, budget=budget)
@@ -325,9 +279,6 @@ def test_warmup_cosine_lr(budget, total):
     assert played(plan("strong", 4, scheduler=COSINE), 2, COSINE)[0] == 0  # as DeepSpeed plays the user's own
     assert max(rates) == pytest.approx(0.4, rel=2e-3)  # its cosine begins one step down
     assert rates[-1] == pytest.approx(0.004)
-
-
-DECAY = {"type": "WarmupDecayLR", "params": {"total_num_steps": 400, "warmup_num_steps": 20, "warmup_max_lr": 0.1}}
 
 
 @pytest.mark.parametrize(("budget", "total"), [({"epochs": 10}, 98), ({"updates": 400}, 400)])

@@ -9,8 +9,7 @@ from dsr.cluster import launch
 from dsr.scaling import schedule
 from dsr.scaling.table import cells, table
 from dsr.task import Task
-
-from .test_plan import COSINE, DECAY, WARMUP, experiment, plan, played
+from tests.plans import COSINE, DECAY, WARMUP, experiment, plan, played
 
 SCHEDULERS = {
     "none": None,
@@ -95,7 +94,7 @@ def test_plan_and_launch_say_so(tmp_path):
     user = SCHEDULERS["decay without a peak"]
     task = Task(experiment(scheduler=user, budget={"updates": 300}), "store", 1000, "")
     console = Console(width=200, record=True, file=io.StringIO())
-    found = cells(task, "1,4")
+    found = cells(task.experiment, task.samples, [1, 4])
     console.print(table(found))
     said = console.export_text()
     length = "the schedule has 410 steps, the run 300 updates: it stops at a rate of 0.000287"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dsr.config import validate
-from dsr.scaling.plan import deepspeed_config, make_plan
+from dsr.scaling.deepspeed_config import deepspeed_config
+from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train.optim import Lamb, Lars, build
 from tests.ranks import run_ranks

@@ -53,7 +53,7 @@ def check_nothing_was_trained(run: Run, what: str) -> None:
 
 def test_a_rank_with_other_code(tiny_store, tmp_path):
     shutil.copytree(ROOT / "dsr", tmp_path / "other/dsr")
-    code = tmp_path / "other/dsr/train.py"
+    code = tmp_path / "other/dsr/train/loop.py"
     text = code.read_text()
     assert text.count("loss = masked_loss(") == 1
     code.write_text(text.replace("loss = masked_loss(", "loss = 1.01 * masked_loss("))
