@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr import __version__, models
-from dsr.config import Model
+from dsr import __version__
 from dsr.data import output as outputs
 from dsr.data.archive import open_archive, static_fields
 from dsr.data.calendar import when
@@ -20,6 +19,7 @@ from dsr.data.joined import Joined
 from dsr.data.pairing import AnyArchive, intervals
 from dsr.data.series import Frame
 from dsr.errors import UserError
+from dsr.models.networks import NETWORKS
 from dsr.progress import bar
 from dsr.run import read_model
 
@@ -79,7 +79,7 @@ def load(model_folder: Path) -> Network:
 def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
     import torch
 
-    module = models.build(Model.model_validate(description["network"]), features)
+    module = NETWORKS.make(description["network"]).build(features)
     module.load_state_dict(parameters)
     return module.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -252,8 +252,8 @@ def _part(wanted: Grid, given: Grid, name: str) -> tuple[Any, Any]:
 
 def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, static: Path | None) -> Features:
     """The features on another high grid, from another low grid. Raises UserError where that cannot be."""
-    if network.description["network"].get("place"):
-        raise UserError("the network is bound to the domain it was trained on (dsr.model.place), so --grid cannot be")
+    if NETWORKS.make(network.description["network"]).is_local:
+        raise UserError("the network learned values for each place of its domain (dsr.model), so --grid cannot be")
     if features.static and not static:
         raise UserError(f"--grid needs --static: a file with {', '.join(v.name for v in features.static)} on that grid")
     index = high.index_on(low)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsr import config, models
+from dsr import config
 from dsr.config import Experiment
 from dsr.data.store import Store
 from dsr.data.stream import training_samples
@@ -20,16 +20,22 @@ class Task:
     fingerprint: str  # of the store
 
 
-def resolve(path: Path | None, overrides: tuple[str, ...] = (), store: str | None = None) -> Task:
+def resolve(
+    path: Path | None, overrides: tuple[str, ...] = (), store: str | None = None, *, named: bool = True
+) -> Task:
     """Load an experiment and check it against its store: the one given, the config's, or the built-in data.
 
-    Raises UserError for anything that would fail later: a variable that the store lacks, missing values in the
+    `named`: the user named that file, see `config.load`. Raises UserError for anything that would fail later: a variable that the store lacks, missing values in the
     low-resolution fields, a network's setting, a split without samples.
     """
     from dsr.data.features import Features
 
-    experiment = config.load(path, overrides)
-    models.check(experiment.dsr.model, experiment.dsr.data.patch)
+    experiment = config.load(path, overrides, named=named)
+    model = experiment.dsr.model
+    if model.is_local and experiment.dsr.data.patch is not None:
+        raise UserError(
+            f"dsr.model {model.name} learns values for each place here, so it needs whole fields: unset dsr.data.patch"
+        )
     place = store or experiment.dsr.data.store
     if place is None:
         from dsr.data.simulate import builtin

@@ -16,16 +16,16 @@ def shipped(name: str) -> Path:
     return installed if installed.exists() else checkout
 
 
-def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = (), *, named: bool = True) -> Experiment:
     """Read an experiment file (none: default.json), apply `extends` and KEY=VALUE overrides, validate.
 
-    Raises UserError, naming the file and the key.
+    `named`: the user named the file, and so allows the components from outside dsr that it names. Raises UserError, naming the file and the key.
     """
     path = shipped("default.json") if path is None else Path(path)
     values = _read(path, ())
     for override in overrides:
         _override(values, override)
-    return validate(values, str(path))
+    return validate(values, str(path), named=named)
 
 
 def read_json(path: Path) -> dict[str, Any]:

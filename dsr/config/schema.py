@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dsr.config import deepspeed
 from dsr.errors import UserError
+from dsr.models.losses import LOSSES, Loss
+from dsr.models.networks import NETWORKS, Network
 from dsr.settings import Names, Positive, Section, first_problem
 
 
@@ -41,13 +43,6 @@ class Data(Section):
     noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"
     )
-
-
-class Model(Section):
-    """The network: `name` is a key of dsr.models.NETWORKS, the rest its own settings."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = "deepdownscale"
 
 
 class Optimizer(Section):
@@ -113,8 +108,8 @@ class Dsr(Section):
     labels: dict[str, str] = Field(default_factory=dict, description="stand beside the settings in TensorBoard")
     budget: Budget = Budget(epochs=10)
     data: Data = Data()
-    model: Model = Model()
-    loss: Literal["mse", "mae"] = "mse"
+    model: Annotated[Network, NETWORKS] = NETWORKS.field()
+    loss: Annotated[Loss, LOSSES] = LOSSES.field()
     optimizer: Optimizer | None = Field(None, description="in place of the optimizer block's type, with its parameters")
     scaling: Scaling = Scaling()
     checkpoint: Checkpoint = Checkpoint()
@@ -165,14 +160,20 @@ class Experiment(BaseModel):
         return {**self.deepspeed, "dsr": self.dsr.model_dump(mode="json")}
 
 
-def validate(values: dict[str, Any], source: str) -> Experiment:
-    """Check a resolved experiment. Raises UserError naming `source` and the key."""
+def validate(values: dict[str, Any], source: str, *, named: bool = False) -> Experiment:
+    """Check a resolved experiment. Raises UserError naming `source` and the key.
+
+    `named`: the user named it on this command line, so that the components from outside dsr that it names are imported.
+    """
     part = {key: value for key, value in values.items() if key != "dsr"}
     deepspeed.check(part, source)
     try:
-        experiment = Experiment(deepspeed=part, dsr=Dsr.model_validate(values.get("dsr", {})))
+        dsr = Dsr.model_validate(values.get("dsr", {}), context={"named": named})
     except ValidationError as error:
         raise UserError(f"{source}: {first_problem(error, Dsr, 'dsr')}") from None
+    except UserError as error:  # of a component
+        raise UserError(f"{source}: {error}") from None
+    experiment = Experiment(deepspeed=part, dsr=dsr)
     _check_own_optimizer(experiment, source)
     _check_growth(experiment, source)
     return experiment

@@ -32,7 +32,6 @@ def _slot_seconds(task: Task) -> float:
     import numpy as np
     import torch
 
-    from dsr import models
     from dsr.data.features import Features
     from dsr.data.store import Store
     from dsr.data.stream import Stream
@@ -41,7 +40,7 @@ def _slot_seconds(task: Task) -> float:
     data, store = task.experiment.dsr.data, Store(task.store)
     features = Features.of(store, data)
     stream = Stream(store, features, data, "train", seed=0)
-    network = models.build(task.experiment.dsr.model, features)
+    network = task.experiment.dsr.model.build(features)
     times = []
     for _ in range(TRIES):
         begun = time.perf_counter()

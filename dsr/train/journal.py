@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dsr import models
 from dsr.progress import bar
 from dsr.scaling.noise import unmeasured
 
@@ -121,7 +120,7 @@ class Journal:
             "seed": experiment.dsr.seed,
             **experiment.dsr.labels,
             "model": experiment.dsr.model.name,
-            **{f"model.{key}": value for key, value in models.settings(experiment.dsr.model).model_dump().items()},
+            **{f"model.{key}": value for key, value in experiment.dsr.model.model_dump(exclude={"name"}).items()},
         }
         _, *session = hparams(values, {})
         for summary in session:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dsr import models
 from dsr.config import Experiment, validate
 from dsr.data.domain import Domain
 from dsr.data.features import Features
@@ -96,7 +95,7 @@ def train(run: Run | None, device: torch.device) -> None:
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed)
     torch.manual_seed(settings.seed)
-    network = models.build(settings.model, features).to(device)
+    network = settings.model.build(features).to(device)
     deepspeed, reduction = engine.build(network, config, experiment, plan)
     validation = Validation(store, features, settings.data, plan.micro_batch, store.grid("high").area())
 
@@ -202,20 +201,14 @@ def play(
     for slot, batch in zip(mine, batches, strict=True):
         generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
-        loss = masked_loss(deepspeed(inputs).float(), batch, experiment.dsr.loss, device)
+        target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+        loss = experiment.dsr.loss(deepspeed(inputs).float(), target, mask)
         watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
         if slot == mine[-1]:
             deepspeed.set_gradient_accumulation_boundary(True)
         deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
-
-
-def masked_loss(output: torch.Tensor, batch: Batch, kind: str, device: torch.device) -> torch.Tensor:
-    """The mean squared or absolute error over the target values that are there; 0 where there are none."""
-    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
-    error = (output - target) * mask
-    return (error.square() if kind == "mse" else error.abs()).sum() / mask.sum().clamp(min=1)
 
 
 def slot_seed(seed: int, update: int, slot: int) -> int:
@@ -267,9 +260,9 @@ def save_model(
     """Save the network as the best so far, with all that prediction needs; no pickle."""
     tensors = engine.weights(deepspeed)
     if run:
-        domain, model = Domain.of(store), experiment.dsr.model
+        domain = Domain.of(store)
         description = {
-            "network": {"name": model.name, **models.settings(model).model_dump()},  # with today's defaults
+            "network": experiment.dsr.model.model_dump(),  # with today's defaults
             "features": features.to_json(),
             "domain": domain.to_json(),
             "store": str(store.path),
