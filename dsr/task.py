@@ -25,8 +25,9 @@ def resolve(
 ) -> Task:
     """Load an experiment and check it against its store: the one given, the config's, or the built-in data.
 
-    `named`: the user named that file, see `config.load`. Raises UserError for anything that would fail later: a variable that the store lacks, missing values in the
-    low-resolution fields, a network's setting, a split without samples.
+    `named`: the user named that file, see `config.load`. Raises UserError for anything that would fail later:
+    a variable that the store lacks, missing values in the low-resolution fields, a network's setting, a
+    split without samples.
     """
     from dsr.data.features import Features
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 import xarray as xr
 
-from dsr import models, predict
-from dsr.config import Data, Model
+from dsr import predict
+from dsr.config import Data
 from dsr.data import output as outputs
 from dsr.data import recipe as recipes
 from dsr.data.domain import Domain
@@ -26,6 +26,7 @@ from dsr.data.prepare import prepare
 from dsr.data.store import Layout, Store, Variable
 from dsr.data.writer import Writer
 from dsr.errors import UserError
+from dsr.models.networks.deepdownscale import DeepDownscale
 from dsr.run import Run
 
 pytestmark = pytest.mark.slow
@@ -98,12 +99,11 @@ def untrained(
 ) -> Path:
     """A run that was never trained: its network has random weights, and departs from bicubic by about a tenth."""
     features, domain = Features.of(store, Data(extras=list(extras), members=seen)), Domain.of(store)
-    model = Model(name="deepdownscale", width=8, blocks=1, **settings)
+    model = DeepDownscale(name="deepdownscale", width=8, blocks=1, **settings)
     torch.manual_seed(0)
-    network = models.build(model, features)
+    network = model.build(features)
     torch.nn.init.normal_(network.tail.weight, std=1.0)
-    settled = {"name": model.name, **models.settings(model).model_dump()}
-    description = {"network": settled, "features": features.to_json(), "domain": domain.to_json()}
+    description = {"network": model.model_dump(), "features": features.to_json(), "domain": domain.to_json()}
     arrays = {name: torch.from_numpy(np.array(a)) for name, a in (features.arrays() | domain.arrays()).items()}
     folder.mkdir(exist_ok=True)
     Run(folder).save_model(network.state_dict(), arrays, description)
@@ -384,7 +384,7 @@ def test_another_domain(make_run, tmp_path, elsewhere):
 
 def test_another_domain_is_refused_where_it_cannot_be(make_run, tmp_path, elsewhere):
     low, static, out = [str(elsewhere["low"])], elsewhere["static"], tmp_path / "high.nc"
-    with pytest.raises(UserError, match="bound to the domain"):
+    with pytest.raises(UserError, match="learned values for each place"):
         predict.predict(make_run(place=True), low, out, grid=static, static=static)
     with pytest.raises(UserError, match="needs --static: a file with h"):
         predict.predict(make_run(), low, out, grid=static)

@@ -33,7 +33,7 @@ def test_what_would_fail_later_is_refused(tiny_store, tmp_path):
         "no variable q there": ('dsr.data.low=["q"]',),
         "did you mean width": ("dsr.model.widht=8",),
         "not one of deepdownscale": ("dsr.model.name=unet",),
-        "place learns one value": ("dsr.model.place=true", "dsr.data.patch=8"),
+        "learns values for each place": ("dsr.model.place=true", "dsr.data.patch=8"),
         "larger than the high grid": ("dsr.data.patch=25",),
         "the validation split is empty": (f"dsr.data.store={tmp_path / 'a.zarr'}",),
     }

@@ -12,12 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dsr import cli, config, models
+from dsr import cli, config
 from dsr import run as runs
 from dsr.cluster import launch
-from dsr.config import Model
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
+from dsr.models.networks import NETWORKS
 from dsr.run import Run
 from tests.conftest import sign, write_tiny_store
 from tests.data.archives import write_grib
@@ -222,7 +222,7 @@ def test_what_deepspeed_may_say_stays():
 
 def test_a_network_is_one_of_ours():
     with pytest.raises(UserError, match="is not one of"):
-        models.build(Model(name="..run"), None)
+        NETWORKS.make({"name": "..run"})
 
 
 # a store and an archive

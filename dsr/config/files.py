@@ -19,7 +19,8 @@ def shipped(name: str) -> Path:
 def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = (), *, named: bool = True) -> Experiment:
     """Read an experiment file (none: default.json), apply `extends` and KEY=VALUE overrides, validate.
 
-    `named`: the user named the file, and so allows the components from outside dsr that it names. Raises UserError, naming the file and the key.
+    `named`: the user named the file, and so allows the components from outside dsr that it names. Raises UserError,
+    naming the file and the key.
     """
     path = shipped("default.json") if path is None else Path(path)
     values = _read(path, ())

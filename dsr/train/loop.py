@@ -20,6 +20,7 @@ from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
+from dsr.models.losses import Loss
 from dsr.run import Run, checkpoint_name, weights_sha256
 from dsr.scaling.noise import Noise
 from dsr.scaling.plan import Phase, Plan
@@ -201,14 +202,19 @@ def play(
     for slot, batch in zip(mine, batches, strict=True):
         generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
-        target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
-        loss = experiment.dsr.loss(deepspeed(inputs).float(), target, mask)
+        loss = slot_loss(experiment.dsr.loss, deepspeed(inputs).float(), batch, device)
         watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
         if slot == mine[-1]:
             deepspeed.set_gradient_accumulation_boundary(True)
         deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
+
+
+def slot_loss(loss: Loss, output: torch.Tensor, batch: Batch, device: torch.device) -> torch.Tensor:
+    """The loss of one slot, a scalar, from the network's output (n, variable, Y, X)."""
+    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+    return loss(output, target, mask)
 
 
 def slot_seed(seed: int, update: int, slot: int) -> int:

@@ -20,13 +20,15 @@ import torch.distributed as dist
 
 from dsr.config import Experiment, validate
 from dsr.data.stream import Batch
-from dsr.models import DeepDownscale, deepdownscale
+from dsr.models.losses.mse import MSE
+from dsr.models.networks.deepdownscale import DeepDownscale
 from dsr.run import Run
 from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train import loop as train
 from tests.conftest import write_tiny_store
+from tests.networks import features
 from tests.ranks import SMALL, prepare, run_ranks
 
 CHANNELS, VARIABLES, MICRO_BATCH = 5, 2, 8
@@ -217,8 +219,7 @@ def _seconds_to_first_update(line: list[str], folder: Path, variables: dict[str,
 def network(net: str, device: torch.device) -> torch.nn.Module:
     settings, side, _ = NETS[net]
     torch.manual_seed(0)
-    static = range(CHANNELS - 1, CHANNELS)
-    return deepdownscale.build(settings, CHANNELS, static, VARIABLES, (side, side)).to(device)
+    return settings.build(features(CHANNELS, range(CHANNELS - 1, CHANNELS), VARIABLES, (side, side))).to(device)
 
 
 def batches(net: str, count: int) -> list[Batch]:
@@ -276,7 +277,7 @@ def stock(net: str, accumulation: int, device: torch.device) -> Update:
         own.train()
         for batch in slots:
             output = own(torch.from_numpy(batch.inputs).to(device))
-            own.backward(train.masked_loss(output, batch, "mse", device))
+            own.backward(train.slot_loss(MSE(), output, batch, device))
             own.step()
 
     return update
@@ -300,7 +301,7 @@ def peer(net: str, accumulation: int, device: torch.device, fused: bool | None =
             wait = model.no_sync() if model is not plain and not last else nullcontext()  # type: ignore[operator]
             with wait:
                 output = model(torch.from_numpy(batch.inputs).to(device))
-                (train.masked_loss(output, batch, "mse", device) / accumulation).backward()
+                (train.slot_loss(MSE(), output, batch, device) / accumulation).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -84,7 +84,7 @@ def test_set_takes_json_or_text(write):
         "bf16.enabled=true",
     ]
     found = config.load(write("a.json", BASE), sets)
-    assert (found.dsr.seed, found.dsr.loss, found.dsr.data.high) == (5, "mae", ["p"])
+    assert (found.dsr.seed, found.dsr.loss.name, found.dsr.data.high) == (5, "mae", ["p"])
     assert found.dsr.data.store == "/data/my store.zarr"
     assert found.deepspeed["bf16"] == {"enabled": True}
     assert "write it as KEY=VALUE" in refused(None, "dsr.seed")

@@ -12,12 +12,13 @@ import pytest
 import torch
 import zarr
 
-from dsr import models
 from dsr.cluster.launch import CLOSE
 from dsr.config import validate
 from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream, order
+from dsr.models.losses.mae import MAE
+from dsr.models.losses.mse import MSE
 from dsr.run import Run, read_checkpoint
 from dsr.scaling.plan import Plan
 from dsr.train import engine, watch
@@ -175,14 +176,14 @@ def test_the_noise_scale_is_that_of_the_slots_gradients(tiny_store, tmp_path, ev
     store = Store(tiny_store)
     features = Features.of(store, experiment.dsr.data)
     torch.manual_seed(1)
-    network = models.build(experiment.dsr.model, features)
+    network = experiment.dsr.model.build(features)
     stream = Stream(store, features, experiment.dsr.data, "train", 1)
     gradients = []
     for _, batches in stream.slots(0, 1, 12, 1, range(12)):
         for slot, batch in enumerate(batches):
             torch.manual_seed(train.slot_seed(1, 0, slot))
             network.zero_grad()
-            train.masked_loss(network(torch.from_numpy(batch.inputs)), batch, "mse", torch.device("cpu")).backward()
+            train.slot_loss(MSE(), network(torch.from_numpy(batch.inputs)), batch, torch.device("cpu")).backward()
             gradients.append(np.concatenate([p.grad.numpy().ravel() for p in network.parameters()]).astype(float))
     matrix = np.stack(gradients)  # a slot is one sample
     small = (matrix[::every] ** 2).sum(1).mean()
@@ -370,12 +371,12 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     assert b"model.width" in hyper and b"model.fold" in hyper and b"optimizer" in hyper and b"Adam" in hyper
 
     # the best network, rebuilt from its folder, has the validation error that the run logged
-    from dsr.config import Model
+    from dsr.models.networks import NETWORKS
     from dsr.run import read_model
 
     weights, arrays, description = read_model(run.model)
     features = Features.restore(description["features"], {k: v.numpy() for k, v in arrays.items()})
-    network = models.build(Model(**description["network"]), features)
+    network = NETWORKS.make(description["network"]).build(features)
     network.load_state_dict(weights)
     network.eval()
     store = Store(tiny_store)
@@ -394,15 +395,15 @@ def prepared_data(run: Run):
     return validate(json.loads(run.experiment.read_text()), "").dsr.data
 
 
-def test_masked_loss_by_hand():
+def test_losses_by_hand():
     batch = type("Batch", (), {})()
     batch.target = np.array([[[[1.0, 2.0, 0.0]]]], np.float32)
     batch.mask = np.array([[[[1.0, 1.0, 0.0]]]], np.float32)
     output = torch.tensor([[[[2.0, 5.0, 100.0]]]])
-    assert train.masked_loss(output, batch, "mse", torch.device("cpu")).item() == (1 + 9) / 2
-    assert train.masked_loss(output, batch, "mae", torch.device("cpu")).item() == (1 + 3) / 2
+    assert train.slot_loss(MSE(), output, batch, torch.device("cpu")).item() == (1 + 9) / 2
+    assert train.slot_loss(MAE(), output, batch, torch.device("cpu")).item() == (1 + 3) / 2
     batch.mask = np.zeros_like(batch.mask)
-    assert train.masked_loss(output, batch, "mse", torch.device("cpu")).item() == 0
+    assert train.slot_loss(MSE(), output, batch, torch.device("cpu")).item() == 0
 
 
 def test_slot_seeds_differ():

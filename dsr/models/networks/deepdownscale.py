@@ -83,7 +83,8 @@ def _module() -> Any:
     class Module(nn.Module):
         """(n, inputs, Y, X) -> (n, outputs, Y, X), for any Y and X unless it learns values for each place.
 
-        `static` are the numbers of the static fields among the inputs. Fields of `period` columns go round the earth; those of other widths, such as patches, do not.
+        `static` are the numbers of the static fields among the inputs. Fields of `period` columns go round
+        the earth; those of other widths, such as patches, do not.
         """
 
         period: int | None
