@@ -14,9 +14,10 @@ def demo(folder: Path) -> int:
     from dsr.data.simulate import builtin, error_growth, plot_error_growth
     from dsr.data.store import Store
     from dsr.predict import predict
+    from dsr.run import Run
     from dsr.verify import evaluate, report
 
-    console = Console(file=sys.stderr, highlight=False)
+    run, console = Run(folder), Console(file=sys.stderr, highlight=False)
     console.rule("1/4  the built-in physical model at both resolutions")
     place = builtin()
     console.rule("2/4  training with DeepSpeed")
@@ -30,10 +31,10 @@ def demo(folder: Path) -> int:
     console.rule("3/4  skill on the test split")
     result = evaluate.evaluate(folder, None, "test")
     console.print(evaluate.table(result))
-    plot_error_growth(error_growth(place), folder / "report" / "error_growth.png")
+    plot_error_growth(error_growth(place), run.report / "error_growth.png")
     page = report.write(folder, result)
     console.rule("4/4  one forecast, low resolution in, high resolution out")
-    low, high = folder / "forecast_low.nc", folder / "forecast_high.nc"
+    low, high = run.forecast_low, run.forecast_high
     export_forecast(Store(place), "test", low)
     predict(folder, [str(low)], high)
     console.print(f"report    {page}\nforecast  {high}\ncurves    tensorboard --logdir {folder}")

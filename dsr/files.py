@@ -14,7 +14,7 @@ from typing import Any
 
 
 def beside(path: Path) -> Path:
-    """A name in the same folder (so that a rename is atomic) which no other process takes."""
+    """A name in the same folder (so that a rename is atomic) that no other process takes."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
@@ -52,7 +52,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def take_place(folder: Path, path: Path) -> None:
-    """Let a folder become `path`; an older one of that name then lies where the folder was, or is gone."""
+    """Rename a folder to `path`; an older one of that name then lies where the folder was, or is gone."""
     if not path.exists():
         folder.replace(path)
     elif not _exchange(folder, path):
@@ -63,7 +63,7 @@ def take_place(folder: Path, path: Path) -> None:
 
 
 def take_lock(descriptor: int, patience: float, shared: bool = False) -> bool:
-    """Lock an open file, for this process alone or `shared`; False if others hold it for so many seconds."""
+    """Lock an open file, exclusively or `shared`; False if others still hold it after `patience` seconds."""
     kind, deadline = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + patience
     while True:
         try:
@@ -77,7 +77,7 @@ def take_lock(descriptor: int, patience: float, shared: bool = False) -> bool:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a process that was killed left half written; call only where no other process writes."""
+    """Remove what killed processes left half written; call only where no other process writes."""
     for left in [*folder.glob(".*.partial"), *folder.glob(".*.old")]:
         remove(left)
 
@@ -97,8 +97,31 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text + "\n")
 
 
+def append_whole(path: Path, text: str) -> None:
+    """Append text to a file, whole or not at all (OSError, as on a full disk); for files with one writer."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size, rest = os.fstat(descriptor).st_size, text.encode()
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; an older one of that name is replaced."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
 def write_csv(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Write a table, atomically, whose columns are all the lines' keys in the order in which they come."""
+    """Write a table, atomically; its columns are the keys of all lines in the order of their first appearance."""
     columns = list(dict.fromkeys(key for line in lines for key in line))
     with whole_file(path) as temporary, temporary.open("w", newline="") as out:
         writer = csv.DictWriter(out, columns)

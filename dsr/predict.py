@@ -21,7 +21,8 @@ from dsr.data.series import Frame
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
 from dsr.progress import bar
-from dsr.run import read_model
+from dsr.run import Run
+from dsr.run.checkpoints import read_model
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ class Network:
 def load(model_folder: Path) -> Network:
     """Read a network from a run's model folder, verified, onto the accelerator where there is one.
 
-    Raises UserError where there is none, and `dsr.run.Damaged` where it is not what was written.
+    Raises UserError where there is none, and `dsr.run.checkpoints.Damaged` where it is not what was written.
     """
     if not (model_folder / "model.json").exists():
         raise UserError(f"{model_folder}: no trained network there; it is written at a run's first validation")
@@ -106,7 +107,7 @@ def predict(
     outputs.check(output)
     if static and not grid:
         raise UserError("--static goes with --grid: for its own domain the network has its static fields")
-    network = load(run / "model")
+    network = load(Run(run).model)
     domain, features = network.domain, replace(network.features, fill=fill or network.features.fill)
     archive = _open(inputs, network)
     features = replace(features, calendar=archive.calendar)

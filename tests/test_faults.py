@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 import zarr
 
-from dsr import run as runs
 from dsr.cluster import launch
 from dsr.data.fields import Chunks
 from dsr.data.store import Store
-from dsr.run import Run, launches
+from dsr.run import Run, checkpoints, launches
 from tests.conftest import sign
 from tests.launched import Launched, instead_of_training, wait_until
 
@@ -48,7 +47,8 @@ SLURM = 30  # seconds that it gives
 # What takes the place of dsr.train in a launch that a test has changed.
 RECORDING = """
 from dsr.train import loop as train
-from dsr.run import Run, weights_sha256
+from dsr.run import Run
+from dsr.run.checkpoints import weights_sha256
 save = Run.save_checkpoint
 
 def record(run, name, tensors, state, **more):
@@ -124,10 +124,10 @@ class Home:
         assert lines == self.reference[: len(lines)]
         assert len(lines) < UPDATES, "it ended before the event"
         for path in Run(self.chain).list_checkpoints():
-            tensors, state = runs.read_checkpoint(path)
+            tensors, state = checkpoints.read_checkpoint(path)
             found = {f"{group}.{key}": tensor for group, those in tensors.items() for key, tensor in those.items()}
-            assert runs.weights_sha256(found) == self.hashes[path.name]
-            assert runs.checkpoint_name(state["updates"]) == path.name
+            assert checkpoints.weights_sha256(found) == self.hashes[path.name]
+            assert checkpoints.checkpoint_name(state["updates"]) == path.name
         print(f"{event}: update {state['updates']} is saved and has the bits of the run that nothing hit")
         if len(lines) > UPDATES / 2:  # so that the next launch, too, is hit before it ends
             self.begin()

@@ -13,12 +13,11 @@ import torch
 from click.testing import CliRunner
 
 from dsr import cli, config
-from dsr import run as runs
 from dsr.cluster import launch
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
-from dsr.run import Run
+from dsr.run import Run, checkpoints
 from tests.conftest import sign, write_tiny_store
 from tests.data.archives import write_grib
 
@@ -71,7 +70,7 @@ def refuse(file, *arguments):
 def seal(folder):
     """Write the checksums anew: they protect from damage, not from people."""
     files = sorted(path for path in folder.iterdir() if path.name != "SHA256SUMS" and path.is_file())
-    (folder / "SHA256SUMS").write_text("".join(f"{runs._sha256(file)}  {file.name}\n" for file in files))
+    (folder / "SHA256SUMS").write_text("".join(f"{checkpoints.file_sha256(file)}  {file.name}\n" for file in files))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, marker, capfd, file):
     run.folder.mkdir()
     for update in (1, 2):
         folder = run.save_checkpoint(
-            runs.checkpoint_name(update), {"network": {"w": torch.ones(2)}}, {"updates": update}
+            checkpoints.checkpoint_name(update), {"network": {"w": torch.ones(2)}}, {"updates": update}
         )
     if file == "t.safetensors":
         torch.save(Payload(marker), folder / file)
@@ -90,8 +89,8 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path, marker, capfd, file):
         (folder / file).write_bytes(payload(marker))
     if file != "SHA256SUMS":
         seal(folder)
-    with pytest.raises(runs.Damaged, match=str(folder / file)):
-        runs.read_checkpoint(folder)
+    with pytest.raises(checkpoints.Damaged, match=str(folder / file)):
+        checkpoints.read_checkpoint(folder)
     assert run.load_checkpoint()[1] == {"updates": 1}
     assert file in capfd.readouterr().err
 
@@ -121,25 +120,25 @@ def test_no_rank_can_unpickle(tmp_path, marker, tiny_store):
 def test_links_in_a_checkpoint_are_not_followed(tmp_path):
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    folder = run.save_checkpoint(runs.checkpoint_name(1), {"network": {"w": torch.ones(2)}}, {"updates": 1})
+    folder = run.save_checkpoint(checkpoints.checkpoint_name(1), {"network": {"w": torch.ones(2)}}, {"updates": 1})
     (tmp_path / "secret.json").write_text("{}")
     (folder / "more.json").symlink_to(tmp_path / "secret.json")
     seal(folder)
-    with pytest.raises(runs.Damaged, match=r"more.json is not a plain file"):
-        runs.read_checkpoint(folder)
+    with pytest.raises(checkpoints.Damaged, match=r"more.json is not a plain file"):
+        checkpoints.read_checkpoint(folder)
     (folder / "more.json").unlink()
     os.mkfifo(folder / "more.json")  # reading it would never end
-    with pytest.raises(runs.Damaged, match=r"more.json is not a plain file"):
-        runs.read_checkpoint(folder)
+    with pytest.raises(checkpoints.Damaged, match=r"more.json is not a plain file"):
+        checkpoints.read_checkpoint(folder)
     (folder / "more.json").unlink()
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  ../../../secret.json\n")
-    with pytest.raises(runs.Damaged, match="damaged"):
-        runs.read_checkpoint(folder)
-    (run.checkpoints / runs.checkpoint_name(2)).symlink_to(tmp_path)
-    with pytest.raises(runs.Damaged, match="not a plain file"):
-        runs.read_checkpoint(run.checkpoints / runs.checkpoint_name(2))
+    with pytest.raises(checkpoints.Damaged, match="damaged"):
+        checkpoints.read_checkpoint(folder)
+    (run.checkpoints / checkpoints.checkpoint_name(2)).symlink_to(tmp_path)
+    with pytest.raises(checkpoints.Damaged, match="not a plain file"):
+        checkpoints.read_checkpoint(run.checkpoints / checkpoints.checkpoint_name(2))
     for update in (3, 4):  # and what drops out of the last two is removed, not what it points to
-        run.save_checkpoint(runs.checkpoint_name(update), {"network": {"w": torch.ones(2)}}, {"updates": update})
+        run.save_checkpoint(checkpoints.checkpoint_name(update), {"network": {"w": torch.ones(2)}}, {"updates": update})
     assert (tmp_path / "secret.json").exists()
 
 

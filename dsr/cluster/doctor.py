@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsr.cluster import launch
-from dsr.run import environment
+from dsr.run.provenance import environment
 
 SCRIPT = """\
 import sys

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from dsr import run as runs
 from dsr.cluster import probe
 from dsr.config import read_json
 from dsr.errors import UserError
 from dsr.files import write_json
-from dsr.run import last_words, launches
+from dsr.run import Run, last_words, launches
+from dsr.run.checkpoints import check_format
+from dsr.run.lock import clear, hold
+from dsr.run.provenance import changes, environment, processor
 from dsr.scaling import auto, schedule
 from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import FORMAT, make_plan
@@ -35,7 +37,6 @@ from dsr.task import Task, resolve
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
-    from dsr.run import Run
     from dsr.scaling.plan import Plan
 
 TRAIN = "dsr.train"
@@ -118,7 +119,7 @@ def find_devices(
         launcher, kind = "pdsh", "devices"
     visible = hostfile is None and not launcher and numbers != list(range(len(numbers)))
     given = hostfile is not None or launcher == "slurm" or "SLURM_JOB_ID" in os.environ
-    model = "" if launcher else model or runs.processor()
+    model = "" if launcher else model or processor()
     return Devices(chosen, kind, launcher, bool(include or exclude or visible), given, launcher_args, model)
 
 
@@ -256,7 +257,7 @@ def describe(task: Task, plan: Plan, devices: Devices, folder: Path) -> str:
 
     The command is the exact one; its port is one that is free at this moment.
     """
-    run, port, used = runs.Run(folder), _free_port(), devices.first(plan.devices)
+    run, port, used = Run(folder), _free_port(), devices.first(plan.devices)
     sections = [
         [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()],
         [rehearsal(plan, devices)] if plan.rehearsal else [],
@@ -298,7 +299,7 @@ def start(
     if resume and config is None:
         if run_dir is None:
             raise UserError("--resume needs --run-dir: which run is to go on")
-        run = runs.Run(run_dir)
+        run = Run(run_dir)
         before, config = _read_plan(run), run.experiment
         mode, gpus = mode or before["mode"], gpus or before["gpus"]
     mode = mode or "strong"
@@ -311,7 +312,7 @@ def start(
     if mode != "auto":
         plan = planned(mode=mode, gpus=gpus)
     elif resume:
-        plan = planned(mode=mode, **_chosen(runs.Run(folder), gpus))
+        plan = planned(mode=mode, **_chosen(Run(folder), gpus))
     else:
         plan = planned(mode="probe", gpus=gpus)
     if dry_run:
@@ -325,7 +326,7 @@ def start(
         if chosen is None:
             return FAILED
         plan = chosen
-    if resume and (changed := _changed(runs.Run(folder), task, plan, found.model)):
+    if resume and (changed := _changed(Run(folder), task, plan, found.model)):
         told = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         told = f"{told} {'is' if len(changed) == 1 else 'are'} not as in {folder}"
         if not force:
@@ -340,18 +341,18 @@ def _choose(
     """Play the probe (plan `first`), and use `planned` for what it says for at most `most` GPUs; None if it failed."""
     _check_launcher(devices)
     place = _probe_folder(folder)
-    with runs.hold(folder, force=force):  # refused before anything starts; and nobody else takes it meanwhile
+    with hold(folder, force=force):  # refused before anything starts; and nobody else takes it meanwhile
         _say(probe.announcement(first, place))
         shutil.rmtree(place, ignore_errors=True)
         try:
             launch(
                 dataclasses.replace(task, experiment=probe.experiment_of(task.experiment, first)), first, devices, place
             )
-            status = runs.Run(place).status()
+            status = Run(place).status()
             if status["state"] != "finished":
                 _say(f"{status['state']}: in auto's probe, so that the run has not begun: {status['reason']}")
                 return None
-            measured = probe.measured(runs.Run(place), first)
+            measured = probe.measured(Run(place), first)
         finally:
             shutil.rmtree(place, ignore_errors=True)
     choice = auto.choose(task.experiment, measured, task.samples, most)
@@ -369,7 +370,7 @@ def _probe_folder(folder: Path) -> Path:
 def _read_plan(run: Run) -> dict[str, Any]:
     """plan.json, if it is of today's format."""
     plan = read_json(run.plan)
-    runs.check_format(run.plan, plan.get("format", 1), FORMAT, "start it anew, with --force and without --resume")
+    check_format(run.plan, plan.get("format", 1), FORMAT, "start it anew, with --force and without --resume")
     return plan
 
 
@@ -397,11 +398,11 @@ def _changed(run: Run, task: Task, plan: Plan, model: str) -> list[str]:
     after["dsr"]["data"]["store"] = before["dsr"]["data"]["store"]
     plans = _read_plan(run), dataclasses.asdict(plan)
     keys = ["mode", "slots", "samples", *(["gpus"] if plan.mode == "weak" else [])]
-    environment = runs.environment("", model, THREADS, task.fingerprint)
+    now = environment("", model, THREADS, task.fingerprint)
     return [
         *(key for key in _differing(before, after) if not key.startswith(FREE)),
         *(key for key in keys if plans[0][key] != plans[1][key]),
-        *runs.changes(read_json(run.environment), environment),
+        *changes(read_json(run.environment), now),
     ]
 
 
@@ -433,7 +434,9 @@ def launch(
     """
     used = devices.first(plan.devices)
     _check_launcher(used)
-    with runs.hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
+    with hold(folder, resume=resume, force=force) as run, stop_signals() as stop:
+        if not resume:
+            clear(run)
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
         for note in schedule.notes(plan, task.experiment.deepspeed.get("scheduler")):
@@ -446,7 +449,7 @@ def launch(
         write_json(run.experiment, resolved)
         write_json(run.deepspeed, deepspeed_config(task.experiment, plan))
         write_json(run.plan, dataclasses.asdict(plan))
-        write_json(run.environment, runs.environment(str(used), used.model, THREADS, task.fingerprint))
+        write_json(run.environment, environment(str(used), used.model, THREADS, task.fingerprint))
         run.hostfile.write_text(hostfile(used))
         for _ in range(PORT_TRIES):
             port = _free_port()

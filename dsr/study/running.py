@@ -109,7 +109,7 @@ def _start(cell: Cell, folder: Folder, *, afresh: bool = False) -> subprocess.Po
     """Begin a run, or (unless `afresh`) go on with it where it was begun before."""
     assert cell.plan is not None
     run, how = folder.run(cell.name), []
-    if (run.folder / "status.json").exists():
+    if run.exists():
         how = ["--resume"] if not afresh and _is_of(cell, run) and run.list_checkpoints() else ["--force"]
     folder.write_record(cell.name, {"key": cell.key, "state": "running"})
     for path in (folder.experiment(cell.name), folder.log(cell.name)):
@@ -161,7 +161,7 @@ def _is_of(cell: Cell, run: Run) -> bool:
 
 def _is_held(run: Run) -> bool:
     """Whether a `dsr launch` is at work there, perhaps one that outlives the study which started it by seconds."""
-    return (run.folder / "status.json").exists() and run.status()["state"] == "running"
+    return run.exists() and run.status()["state"] == "running"
 
 
 def _end_with_us() -> None:

@@ -21,7 +21,9 @@ from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream, order
 from dsr.errors import UserError
 from dsr.models.losses import Loss
-from dsr.run import Run, checkpoint_name, weights_sha256
+from dsr.run import Run
+from dsr.run.checkpoints import checkpoint_name, weights_sha256
+from dsr.run.lock import claim
 from dsr.scaling.noise import Noise
 from dsr.scaling.plan import Phase, Plan
 from dsr.train import engine, sameness, watch
@@ -44,7 +46,7 @@ def main() -> None:
     device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
     if lead:
-        run.claim()
+        claim(run)
     try:
         train(run if lead else None, device)
     except Exception as error:

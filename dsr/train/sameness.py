@@ -6,7 +6,7 @@ from collections import Counter
 
 import torch
 
-from dsr.run import ARITHMETIC, processor, sources, version
+from dsr.run.provenance import ARITHMETIC, processor, sources, version
 from dsr.train import engine
 
 

@@ -14,7 +14,8 @@ from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
 from dsr.progress import bar
-from dsr.run import Run, check_links
+from dsr.run import Run
+from dsr.run.lock import check_links
 from dsr.verify import intervals, metrics
 from dsr.verify.baselines import Baselines, Batch, batches
 from dsr.verify.words import LABELS, table
@@ -59,9 +60,9 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
         result["notes"].append(
             "This store is not the one that the network was trained on: its training split may differ."
         )
-    with whole_file(folder.report / "example.npz") as temporary, temporary.open("wb") as file:
+    with whole_file(folder.example) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **example)
-    write_json(folder.report / "evaluation.json", result)
+    write_json(folder.evaluation, result)
     return result
 
 

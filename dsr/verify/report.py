@@ -14,7 +14,8 @@ from dsr import __version__
 from dsr.config import read_json
 from dsr.data.calendar import label
 from dsr.files import whole_file
-from dsr.run import Run, check_links
+from dsr.run import Run
+from dsr.run.lock import check_links
 from dsr.verify import plots, words
 from dsr.verify.intervals import FEWEST_CASES
 
@@ -31,13 +32,13 @@ def write(run: Path, result: dict[str, Any]) -> Path:
     folder = Run(run)
     check_links(folder.folder)
     folder.report.mkdir(exist_ok=True)
-    with np.load(folder.report / "example.npz") as file:
+    with np.load(folder.example) as file:
         example = dict(file)
     plan = read_json(folder.plan) if folder.plan.exists() else {}
     page = _page(Path(run).resolve().name, result, example, folder.logged(), plan, folder.report)
-    with whole_file(folder.report / "index.html") as temporary:
+    with whole_file(folder.page) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return folder.report / "index.html"
+    return folder.page
 
 
 def _page(

@@ -16,7 +16,7 @@ from dsr.data.prepare import prepare_from_options
 from dsr.data.remote import cached, cleaned, without_credentials
 from dsr.data.store import Store
 from dsr.errors import UserError
-from dsr.run import environment
+from dsr.run.provenance import environment
 
 from .archives import analysis
 

@@ -19,7 +19,8 @@ from dsr.data.store import Store
 from dsr.data.stream import Stream, order
 from dsr.models.losses.mae import MAE
 from dsr.models.losses.mse import MSE
-from dsr.run import Run, read_checkpoint
+from dsr.run import Run
+from dsr.run.checkpoints import read_checkpoint
 from dsr.scaling.plan import Plan
 from dsr.train import engine, watch
 from dsr.train import loop as train
@@ -372,7 +373,7 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
 
     # the best network, rebuilt from its folder, has the validation error that the run logged
     from dsr.models.networks import NETWORKS
-    from dsr.run import read_model
+    from dsr.run.checkpoints import read_model
 
     weights, arrays, description = read_model(run.model)
     features = Features.restore(description["features"], {k: v.numpy() for k, v in arrays.items()})
