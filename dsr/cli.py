@@ -176,8 +176,8 @@ def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
     from dsr.verify import evaluate, report
 
     result = evaluate.evaluate(run, store, split)
-    show(json.dumps(result, indent=2) if as_json else evaluate.table(result))
-    click.echo(f"report: {report.write(run, result)}", err=True)
+    show(json.dumps(result.to_json(), indent=2) if as_json else evaluate.table(result.to_json()))
+    click.echo(f"report: {report.write(run, result.to_json())}", err=True)
 
 
 @main.command()

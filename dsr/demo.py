@@ -30,9 +30,9 @@ def demo(folder: Path) -> int:
         return code
     console.rule("3/4  skill on the test split")
     result = evaluate.evaluate(folder, None, "test")
-    console.print(evaluate.table(result))
+    console.print(evaluate.table(result.to_json()))
     plot_error_growth(error_growth(place), run.report / "error_growth.png")
-    page = report.write(folder, result)
+    page = report.write(folder, result.to_json())
     console.rule("4/4  one forecast, low resolution in, high resolution out")
     low, high = run.forecast_low, run.forecast_high
     export_forecast(Store(place), "test", low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from dsr.run import Run
 from dsr.run.lock import check_links
 from dsr.verify import intervals, metrics
 from dsr.verify.baselines import Baselines, Batch, batches
+from dsr.verify.evaluation import Evaluation, LeadSkill, RidgeFit, Scores, Skill, Spectrum, VariableSkill
 from dsr.verify.words import LABELS, table
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def evaluate(run: Path, store: Path | str | None = None, split: str = "test") -> dict[str, Any]:
-    """Score the run's network on a split of `store` (the run's own by default); `score` says what the result holds.
+def evaluate(run: Path, store: Path | str | None = None, split: str = "test") -> Evaluation:
+    """Score the run's network and every baseline on a split of `store` (the run's own by default).
 
-    Leaves the same in RUN/report/evaluation.json, and one sample's fields for the report's maps in example.npz. Raises
-    UserError if there is no trained network, or the store does not fit it.
+    Writes the result to RUN/report/evaluation.json, and one sample's fields for the report's maps to example.npz.
+    Raises UserError if there is no trained network, or the store does not fit it.
     """
     from dsr import predict
 
@@ -52,17 +53,17 @@ def evaluate(run: Path, store: Path | str | None = None, split: str = "test") ->
     except OSError as error:
         raise UserError(f"{folder.report}: cannot be written ({error.strerror})") from None
     result, example = score(opened, network, network.features, split)
+    notes = list(result.notes)
     if some := settings.get("samples"):
-        result["notes"].append(
+        notes.append(
             f"The network was trained on {some} samples of the training split at most; the baselines saw all of it."
         )
     if network.description["fingerprint"] != opened.fingerprint:
-        result["notes"].append(
-            "This store is not the one that the network was trained on: its training split may differ."
-        )
+        notes.append("This store is not the one that the network was trained on: its training split may differ.")
+    result = replace(result, notes=notes)
     with whole_file(folder.example) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **example)
-    write_json(folder.evaluation, result)
+    write_json(folder.evaluation, result.to_json())
     return result
 
 
@@ -91,14 +92,11 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
         )
 
 
-def score(store: Store, network: Predict, features: Features, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The contract's dictionary (valid JSON: None where there is no number), and one sample's fields for maps.
+def score(store: Store, network: Predict, features: Features, split: str) -> tuple[Evaluation, dict[str, Any]]:
+    """The scores of the network and of every baseline on a split, and one sample's fields for maps.
 
-    "variables": {name: {"units", metric: {method: value}, "winner", "leads": [the pooled metrics, differences and
-    "decided" of a lead time], "difference": {method: {"rmse": the network's minus the method's, "interval": [low, high]
-    or None, "p": the p-value of no difference or None}}, "decided": see `_decide`, "spectrum"}}.
-    The metrics are those of `metrics.pool`, and "ssim"; "anomaly_correlation" is of departures from climatology by
-    hour. The split is read once, in batches, so that memory does not grow with the number of samples.
+    The split is read once, in batches, so that memory does not grow with the number of samples. Raises UserError where
+    the split is empty.
     """
     import xarray as xr
 
@@ -126,42 +124,41 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     scores = xr.concat(parts, "sample")
     init, lead = store.low_init_time[samples], store.low_lead_time[samples]
     case = intervals.number_cases(init)
-    result: dict[str, Any] = {
-        "split": split,
-        "times": len(np.unique(init + lead)),
-        "samples": len(samples),
-        "runs": len(np.unique(init)),
-        "independent_blocks": int(case.max()) + 1,
-        "methods": {name: LABELS[name] for name in scores.method.values.tolist()},
-        "omitted": baselines.omitted,
-        "ridge": {"predictors": baselines.ridge.design.predictors, "penalties": baselines.ridge.penalties},
-        "lapse_rates": {names[i]: rate for i, rate in baselines.lapse_rates.items()},
-        "notes": [],
-        "variables": {},
-    }
-    if store.region is not None:
-        result["notes"].append(
-            "Split by region: what is learned per cell elsewhere is one value for the training region."
-        )
     leads = np.unique(lead).tolist()
     rows_by_lead = {t: np.flatnonzero(lead == t) for t in leads if len(leads) > 1}
+    wavelengths = metrics.spectrum(_box(inside.astype(float), inside), spacing)[0].tolist()
+    variables = {}
     for i, variable in enumerate(features.high):
         of_variable = scores.sel(variable=variable.name)
         found = _skill(of_variable, case)
-        found["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
+        found["scores"]["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
         power = {m: [_number(p) for p in _mean([c[m][i][1] for c in closer])] for m in closer[0]}
-        wavelengths = [_number(w) for w in metrics.spectrum(_box(inside.astype(float), inside), spacing)[0]]
-        result["variables"][variable.name] = {
-            "units": variable.units,
-            "long_name": variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
+        variables[variable.name] = VariableSkill(
             **found,
-            "leads": [
-                {"lead_time": t, "samples": len(rows), **_skill(of_variable.isel(sample=rows), case[rows])}
+            units=variable.units,
+            long_name=variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
+            leads=[
+                LeadSkill(**_skill(of_variable.isel(sample=rows), case[rows]), lead_time=t, samples=len(rows))
                 for t, rows in rows_by_lead.items()
             ],
-            "spectrum": {"wavelength_km": wavelengths, "power": power},
-        }
-    _decide(result["variables"])
+            spectrum=Spectrum(wavelengths, power),
+        )
+    notes = []
+    if store.region is not None:
+        notes.append("Split by region: what is learned per cell elsewhere is one value for the training region.")
+    result = Evaluation(
+        split=split,
+        times=len(np.unique(init + lead)),
+        samples=len(samples),
+        runs=len(np.unique(init)),
+        independent_blocks=int(case.max()) + 1,
+        methods={name: LABELS[name] for name in scores.method.values.tolist()},
+        omitted=baselines.omitted,
+        ridge=RidgeFit(baselines.ridge.design.predictors, baselines.ridge.penalties),
+        lapse_rates={names[i]: rate for i, rate in baselines.lapse_rates.items()},
+        notes=notes,
+        variables=_decided(variables),
+    )
     return result, _example(store, network, baselines, samples, scores, split)
 
 
@@ -211,17 +208,17 @@ def _box(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _skill(scores: Any, case: np.ndarray) -> dict[str, Any]:
-    """Of one variable {metric: {method: value}}, the winner, and the network's differences to the baselines."""
+    """The fields of a Skill over the samples of `scores`, which belong to one variable; not yet decided."""
     pooled = metrics.pool(scores)
     methods = pooled.method.values.tolist()
     columns = {str(key): map(_number, values.values) for key, values in pooled.data_vars.items()}
-    found = {key: dict(zip(methods, values, strict=True)) for key, values in columns.items()}
-    rmse = {m: value for m, value in found["rmse"].items() if value is not None}
-    winner = min(rmse, key=lambda m: rmse[m]) if rmse else None
-    return {**found, "winner": winner, "difference": _differences(scores, rmse, case)}
+    values: Scores = {key: dict(zip(methods, column, strict=True)) for key, column in columns.items()}
+    rmse = {m: value for m, value in values["rmse"].items() if value is not None}
+    winner = min(rmse, key=lambda m: rmse[m], default=None)
+    return {"scores": values, "winner": winner, "difference": _differences(scores, rmse, case), "decided": None}
 
 
-def _differences(scores: Any, rmse: dict[str, float], case: np.ndarray) -> dict[str, Any]:
+def _differences(scores: Any, rmse: dict[str, float], case: np.ndarray) -> dict[str, intervals.Difference]:
     """The network's RMSE minus each baseline's, with an interval where there are enough cases."""
     if "network" not in rmse:
         return {}
@@ -230,24 +227,29 @@ def _differences(scores: Any, rmse: dict[str, float], case: np.ndarray) -> dict[
     result = {}
     for method in (m for m in rmse if m != "network"):
         squares = scores.mse.sel({"method": ["network", method]}).transpose("method", "sample").values
-        result[method] = asdict(intervals.rmse_difference(squares[:, there], weight[there], case[there]))
+        result[method] = intervals.rmse_difference(squares[:, there], weight[there], case[there])
     return result
 
 
-def _decide(variables: dict[str, dict[str, Any]]) -> None:
-    """Set "decided" of each variable and of each of its leads: whether the network differs from the best baseline.
+def _decided(variables: dict[str, VariableSkill]) -> dict[str, VariableSkill]:
+    """The same with `decided` set. One false discovery rate holds over all variables and leads together."""
 
-    None where there is no interval. One false discovery rate holds over all variables and leads together.
-    """
-    entries = [entry for found in variables.values() for entry in (found, *found["leads"])]
-    p_values = []
-    for entry in entries:
-        best = min(entry["difference"], key=lambda method: entry["rmse"][method], default=None)
-        p_values.append(entry["difference"][best]["p"] if best else None)
-        entry["decided"] = None
-    tested = [entry for entry, p in zip(entries, p_values, strict=True) if p is not None]
-    for entry, yes in zip(tested, intervals.decided([p for p in p_values if p is not None]), strict=True):
-        entry["decided"] = yes
+    def tested(skill: Skill) -> float | None:
+        best = skill.best_baseline
+        return skill.difference[best].p if best in skill.difference else None
+
+    skills = [skill for variable in variables.values() for skill in (variable, *variable.leads)]
+    p_values = [tested(skill) for skill in skills]
+    answers = iter(intervals.decided([p for p in p_values if p is not None]))
+    decided = iter([None if p is None else next(answers) for p in p_values])
+    return {
+        name: replace(
+            variable,
+            decided=next(decided),
+            leads=[replace(lead, decided=next(decided)) for lead in variable.leads],
+        )
+        for name, variable in variables.items()
+    }
 
 
 def _example(

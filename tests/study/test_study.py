@@ -146,8 +146,8 @@ def test_the_error_is_the_evaluation_s(finished):
     run = finished[0] / "cells" / SEQUENTIAL
     found, whole = error_of(Run(run)), evaluate(run)
     for name in ("t", "p"):
-        assert found["rmse"][name] == pytest.approx(whole["variables"][name]["rmse"]["network"], rel=1e-6)
-    assert found["bicubic"]["t"] == pytest.approx(whole["variables"]["t"]["rmse"]["bicubic"], rel=1e-6)
+        assert found["rmse"][name] == pytest.approx(whole.variables[name].rmse["network"], rel=1e-6)
+    assert found["bicubic"]["t"] == pytest.approx(whole.variables["t"].rmse["bicubic"], rel=1e-6)
     assert found["skill"] == pytest.approx(1 - found["rmse"]["t"] / found["bicubic"]["t"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from rich.console import Console
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.verify import evaluate, report, words
+from dsr.verify.evaluation import Evaluation
+from dsr.verify.intervals import Difference
 from tests.verify.stores import DAY, HOUR, block_mean, features, make, thirds
 
 
@@ -32,32 +35,44 @@ def perfect(low, init, lead) -> np.ndarray:
 def test_a_perfect_network_wins_and_the_contract_holds(tmp_path):
     store = forecasts(tmp_path / "s.zarr")
     result, example = evaluate.score(store, perfect, features(store), "test")
-    json.dumps(result, allow_nan=False)
-    found = result["variables"]["t"]
-    assert (result["split"], result["times"], result["independent_blocks"]) == ("test", 36, 12)
-    assert found["units"] == "K" and found["winner"] == "network"
-    assert found["rmse"]["network"] < 1e-4 < found["rmse"]["ridge"] < found["rmse"]["bicubic"]
-    assert found["ssim"]["network"] == pytest.approx(1) and found["correlation"]["network"] == pytest.approx(1)
-    assert [lead["lead_time"] for lead in found["leads"]] == [0, 6 * HOUR, 12 * HOUR]
-    squares = [lead["rmse"]["bicubic"] ** 2 for lead in found["leads"]]
-    assert np.sqrt(np.mean(squares)) == pytest.approx(found["rmse"]["bicubic"])
-    assert found["decided"] and all(lead["decided"] for lead in found["leads"])
-    low, high = found["difference"]["ridge"]["interval"]
-    assert low < found["difference"]["ridge"]["rmse"] < high < 0
+    assert (result.split, result.times, result.independent_blocks) == ("test", 36, 12)
+    skill = result.variables["t"]
+    assert skill.units == "K" and skill.winner == "network"
+    assert skill.rmse["network"] < 1e-4 < skill.rmse["ridge"] < skill.rmse["bicubic"]
+    assert skill.scores["ssim"]["network"] == pytest.approx(1)
+    assert skill.scores["correlation"]["network"] == pytest.approx(1)
+    assert [lead.lead_time for lead in skill.leads] == [0, 6 * HOUR, 12 * HOUR]
+    squares = [lead.rmse["bicubic"] ** 2 for lead in skill.leads]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(skill.rmse["bicubic"])
+    assert skill.decided and all(lead.decided for lead in skill.leads)
+    low, high = skill.difference["ridge"].interval
+    assert low < skill.difference["ridge"].rmse < high < 0
     assert np.allclose(example["network"], example["truth"], atol=1e-3)
-    headline = words.headlines(result)[0]
+    headline = words.headlines(result.to_json())[0]
     assert "wins over ridge" in headline and "network wins throughout" in headline
+
+
+def test_the_json_keeps_its_contract_and_is_read_again(tmp_path):
+    store = forecasts(tmp_path / "s.zarr")
+    result, _ = evaluate.score(store, perfect, features(store), "test")
+    text = json.dumps(result.to_json(), allow_nan=False)
+    values = json.loads(text)
+    variable = values["variables"]["t"]
+    assert variable["units"] == "K" and variable["rmse"]["network"] < variable["rmse"]["ridge"]
+    assert variable["mae"].keys() == variable["rmse"].keys() == values["methods"].keys()
+    assert variable["leads"][1]["lead_time"] == 6 * HOUR and variable["leads"][1]["rmse"]["bicubic"] > 0
+    assert Evaluation.from_json(values) == result
 
 
 def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
     store = forecasts(tmp_path / "s.zarr")
     result, _ = evaluate.score(store, lambda *batch: perfect(*batch) + 3, features(store), "test")
-    found = result["variables"]["t"]
-    best = min((m for m in found["rmse"] if m != "network"), key=lambda m: found["rmse"][m])
-    assert found["winner"] == best and found["bias"]["network"] == pytest.approx(3, abs=1e-3)
-    assert f"the network loses to {words.LABELS[best]}" in words.headlines(result)[0]
+    skill = result.variables["t"]
+    best = skill.best_baseline
+    assert skill.winner == best and skill.scores["bias"]["network"] == pytest.approx(3, abs=1e-3)
+    assert f"the network loses to {words.LABELS[best]}" in words.headlines(result.to_json())[0]
     console = Console(record=True, width=130)
-    console.print(evaluate.table(result))
+    console.print(evaluate.table(result.to_json()))
     text = console.export_text()
     assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
 
@@ -66,20 +81,20 @@ def test_two_equal_methods_are_indistinguishable(tmp_path):
     store = forecasts(tmp_path / "s.zarr")
     ft = features(store)
     result, _ = evaluate.score(store, lambda *batch: ft.inputs(*batch)[1], ft, "test")  # bicubic itself
-    found = result["variables"]["t"]
-    assert found["difference"]["bicubic"] == {"rmse": 0, "interval": (0, 0), "p": 1}
-    for name in set(found["rmse"]) - {"network", "bicubic"}:
-        del found["rmse"][name], found["difference"][name]
-    evaluate._decide(result["variables"])
-    assert "indistinguishable on these cases" in words.headlines(result)[0]
+    skill = result.variables["t"]
+    assert skill.difference["bicubic"] == Difference(0, (0, 0), 1)
+    kept = {"rmse": {method: skill.rmse[method] for method in ("network", "bicubic")}}
+    variables = evaluate._decided({"t": replace(skill, scores=kept, leads=[])})
+    result = replace(result, variables=variables)
+    assert "indistinguishable on these cases" in words.headlines(result.to_json())[0]
 
 
 def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
     store = forecasts(tmp_path / "s.zarr", (16, 6, 7))
     result, _ = evaluate.score(store, perfect, features(store), "test")
-    assert result["independent_blocks"] == 7
-    assert result["variables"]["t"]["difference"]["ridge"]["interval"] is None
-    assert "Too few independent cases" in words.caution(result)
+    assert result.independent_blocks == 7
+    assert result.variables["t"].difference["ridge"].interval is None
+    assert "Too few independent cases" in words.caution(result.to_json())
 
 
 def test_hourly_analyses_count_as_one_case_a_day(tmp_path):
@@ -87,7 +102,7 @@ def test_hourly_analyses_count_as_one_case_a_day(tmp_path):
     high = random.normal(280, 1, (400, 1, 8, 8))
     store = make(tmp_path / "s.zarr", high, block_mean(high, 4), thirds(60, 40, 300))
     result, _ = evaluate.score(store, lambda low, *_: np.repeat(np.repeat(low, 4, 2), 4, 3), features(store), "test")
-    assert (result["runs"], result["independent_blocks"]) == (300, 13)
+    assert (result.runs, result.independent_blocks) == (300, 13)
 
 
 def test_missing_truth_is_masked_for_every_method(tmp_path):
@@ -100,11 +115,11 @@ def test_missing_truth_is_masked_for_every_method(tmp_path):
     split = np.asarray(store.group["low/split"][...])
     holed = make(tmp_path / "b.zarr", truth, low, split, init=store.low_init_time, lead=store.low_lead_time)
     result, _ = evaluate.score(holed, perfect, features(holed), "test")
-    json.dumps(result, allow_nan=False)
-    assert result["variables"]["t"]["rmse"]["network"] < 1e-4
+    json.dumps(result.to_json(), allow_nan=False)
+    assert result.variables["t"].rmse["network"] < 1e-4
     bad, _ = evaluate.score(holed, lambda *b: np.full_like(perfect(*b), np.nan), features(holed), "test")
-    assert bad["variables"]["t"]["rmse"]["network"] is None and bad["variables"]["t"]["winner"] == "ridge"
-    assert "the network gives no value" in words.headlines(bad)[0]
+    assert "network" not in bad.variables["t"].rmse and bad.variables["t"].winner == "ridge"
+    assert "the network gives no value" in words.headlines(bad.to_json())[0]
 
 
 def test_a_split_by_region_scores_its_own_points_only(tmp_path):
@@ -118,8 +133,8 @@ def test_a_split_by_region_scores_its_own_points_only(tmp_path):
         return fields
 
     result, _ = evaluate.score(store, network, features(store), "test")
-    assert result["variables"]["t"]["rmse"]["network"] < 1e-3
-    assert result["variables"]["t"]["rmse"]["ridge"] > 0.1
+    assert result.variables["t"].rmse["network"] < 1e-3
+    assert result.variables["t"].rmse["ridge"] > 0.1
 
 
 def test_a_store_of_another_run_is_refused(tmp_path):
@@ -151,14 +166,14 @@ def test_the_report_stands_alone_and_says_who_wins(tmp_path):
     run = tmp_path / "run"
     (run / "report").mkdir(parents=True)
     np.savez(run / "report" / "example.npz", **example)
-    without = report.write(run, result).read_text()
+    without = report.write(run, result.to_json()).read_text()
     assert "<h2>Training</h2>" not in without
     lines = [{"update": 1, "loss": 1.0}, {"update": 2, "validation": {"rmse": {"t": 1.0}, "bicubic": {"t": 2.0}}}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    page = report.write(run, result).read_text()
+    page = report.write(run, result.to_json()).read_text()
     assert "<h2>Training</h2>" in page and "$" not in re.sub(r"base64,[^\"]*", "", page)
     assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", page)
-    for headline in words.headlines(result):
+    for headline in words.headlines(result.to_json()):
         assert headline.split(": ", 1)[1] in page
     for name in ("maps_t", "maps_gust", "skill", "spectra", "training"):
         assert (run / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
