@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dsr.config.deepspeed import OPTIMIZER_PARAMS, SCHEDULER_PARAMS
+from dsr.config.deepspeed import PARAMS
 from dsr.config.schema import Experiment, validate
 from dsr.errors import UserError
 
@@ -25,7 +25,7 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = (), 
     path = shipped("default.json") if path is None else Path(path)
     values = _read(path, ())
     for override in overrides:
-        _override(values, override)
+        values = _override(values, override)
     return validate(values, str(path), named=named)
 
 
@@ -35,16 +35,17 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON, line {error.lineno}: {error.msg}") from None
+    except (OSError, ValueError, RecursionError) as error:  # also no UTF-8, a number of thousands of digits
+        raise UserError(f"{path}: cannot be read ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a JSON object")
     return values
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's values, merged over those of the file that it extends."""
     if path.resolve() in seen:
         chain = " -> ".join(p.name for p in (*seen, path))
         raise UserError(f"{path}: `extends` goes in a circle: {chain}")
@@ -57,23 +58,27 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read(path.parent / parent, (*seen, path.resolve())), values)
 
 
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge: objects are merged, everything else (lists too) is replaced."""
+def _merge(base: dict[str, Any], change: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Deep merge: objects are merged, everything else (lists too) is replaced.
+
+    Two places are special. In `dsr.budget` epochs and updates exclude each other, and the newer one wins. Where the
+    optimizer or the scheduler becomes one of another type, parameters that this type lacks are not inherited.
+    """
     merged = dict(base)
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    if {"epochs", "updates"} & change.keys() and len(change) == 1:
-        merged = dict(change)  # a budget: epochs and updates exclude each other, the newer one wins
-    known = {**OPTIMIZER_PARAMS, **SCHEDULER_PARAMS}.get(str(change.get("type")))
+        merged[key] = _merge(merged[key], value, f"{place}.{key}" if place else key) if both else value
+    if place == "dsr.budget" and len(change) == 1:
+        return dict(change)
+    known = PARAMS.get(place, {}).get(str(change.get("type")))
     if known and base.get("type", change["type"]) != change["type"] and isinstance(merged.get("params"), dict):
-        own = change.get("params") or {}  # what was inherited from the other type, and this one lacks, falls away
-        merged["params"] = {name: value for name, value in merged["params"].items() if name in known or name in own}
+        changed = change.get("params") or {}
+        merged["params"] = {name: value for name, value in merged["params"].items() if name in known or name in changed}
     return merged
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    """Apply one KEY=VALUE, such as dsr.model.width=64; the value is JSON, or else text."""
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    """Merge one KEY=VALUE over the values, such as dsr.model.width=64; the value is JSON, or else text."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: write it as KEY=VALUE, such as dsr.model.width=64")
@@ -81,11 +86,8 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: extends is for files; give the file itself as the config")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = text
-    change: Any = value
     for part in reversed(key.split(".")):
-        change = {part: change}
-    merged = _merge(values, change)
-    values.clear()
-    values.update(merged)
+        value = {part: value}
+    return _merge(values, value)

@@ -1,6 +1,7 @@
 """An experiment: its typed `dsr` section beside the DeepSpeed part, and whether the two fit each other."""
 
 import json
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -165,6 +166,7 @@ def validate(values: dict[str, Any], source: str, *, named: bool = False) -> Exp
 
     `named`: the user named it on this command line, so that the components from outside dsr that it names are imported.
     """
+    _check_numbers(values, source)
     part = {key: value for key, value in values.items() if key != "dsr"}
     deepspeed.check(part, source)
     try:
@@ -179,16 +181,26 @@ def validate(values: dict[str, Any], source: str, *, named: bool = False) -> Exp
     return experiment
 
 
+def _check_numbers(value: Any, source: str, key: str = "") -> None:
+    """Refuse numbers that no part of a run can compute with, wherever they are."""
+    if isinstance(value, (dict, list)):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_numbers(item, source, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{source}: {key} must be a finite number (given: {json.dumps(value)})")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{source}: {key} must be a number of at most 64 bits (given: {value.bit_length()} bits)")
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON schema of an experiment file, for an editor."""
     dsr = Dsr.model_json_schema()
     definitions = dsr.pop("$defs", {})
-    keys: dict[str, Any] = {key: {} for key in sorted(deepspeed.KEYS)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dsr experiment",
         "type": "object",
-        "properties": {"extends": {"type": "string"}, **keys, "dsr": dsr},
+        "properties": {"extends": {"type": "string"}, **deepspeed.json_schema(), "dsr": dsr},
         "additionalProperties": False,
         "$defs": definitions,
     }
@@ -199,16 +211,16 @@ def _check_own_optimizer(experiment: Experiment, source: str) -> None:
     own, block = experiment.dsr.optimizer, experiment.deepspeed["optimizer"]
     if own is None:
         return
-    bases, ignored = deepspeed.OWN_OPTIMIZERS[own.type]
+    bases, meaningless = deepspeed.OWN_OPTIMIZERS[own.type]
     if block["type"] not in bases:
         raise UserError(
             f"{source}: dsr.optimizer {own.type} takes its parameters from an optimizer.type of {' or '.join(bases)} "
             f"(given: {json.dumps(block['type'])})"
         )
     params = block["params"]
-    unknown = [name for name in ignored if params.get(name)]
+    unknown = [name for name in meaningless if params.get(name)]
     if unknown:
-        raise UserError(f"{source}: optimizer.params.{unknown[0]} is nothing that dsr.optimizer {own.type} knows")
+        raise UserError(f"{source}: optimizer.params.{unknown[0]} has no meaning for dsr.optimizer {own.type}")
     if own.type == "LAMB" and own.trust is not None:
         raise UserError(f"{source}: dsr.optimizer.trust is LARS's; leave it out for LAMB")
     if own.type == "LAMB" and params.get("weight_decay") and not params.get("adam_w_mode", True):
