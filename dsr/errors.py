@@ -20,7 +20,7 @@ class Missing(UserError):
 
     def with_origin(self, origin: str | None) -> "Missing":
         """The same, with a second line that says where the data are to be had, if anyone has said so."""
-        return Missing(f"{self}\n{origin}") if origin else self
+        return Missing(f"{self}\nwhere to get it: {origin}") if origin else self
 
 
 def first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ def test_the_store_given_goes_before_the_configs(tiny_store):
 
 def test_where_a_missing_store_is_to_be_had_is_said(tmp_path):
     sets = (f"dsr.data.store={tmp_path}/gone.zarr", "dsr.data.origin=ask the service")
-    with pytest.raises(UserError, match=r"gone.zarr: no store there .*\nask the service$"):
+    with pytest.raises(UserError, match=r"gone.zarr: no store there .*\nwhere to get it: ask the service$"):
         resolve(SMALL, sets)
     with pytest.raises(UserError, match=r"other.zarr: no store there [^\n]*$"):
         resolve(SMALL, sets, str(tmp_path / "other.zarr"))

@@ -58,7 +58,7 @@ def test_a_data_set_whose_store_is_missing_is_left_out(tmp_path, tiny_store):
     remaining, missing = files.present(ablation)
     assert list(remaining.data) == ["tiny"] and remaining.proof is None
     (first, second) = str(missing["gone"]).splitlines()
-    assert first.startswith(f"{tmp_path}/gone.zarr: no store there") and second == "ask the service"
+    assert first.startswith(f"{tmp_path}/gone.zarr: no store there") and second == "where to get it: ask the service"
     assert files.present(remaining) == (remaining, {})
     with pytest.raises(Missing, match="ask the service"):
         files.present(ablation.model_copy(update={"data": {"gone": ablation.data["gone"]}}))
