@@ -261,7 +261,7 @@ def describe(task: Task, plan: Plan, devices: Devices, folder: Path) -> str:
     sections = [
         [f"{key:18} {value}" for key, value in dataclasses.asdict(plan).items()],
         [rehearsal(plan, devices)] if plan.rehearsal else [],
-        schedule.notes(plan, task.experiment.deepspeed.get("scheduler")),
+        schedule.notes(task.experiment, plan),
         [shlex.join(command(used, run, port))],
         [f"{run.hostfile}:", *hostfile(used).splitlines()],
         ["variables:", *(f"{key}={value}" for key, value in variables(used, port, task.experiment).items())],
@@ -439,7 +439,7 @@ def launch(
             clear(run)
         if plan.rehearsal:
             _say(rehearsal(plan, devices))
-        for note in schedule.notes(plan, task.experiment.deepspeed.get("scheduler")):
+        for note in schedule.notes(task.experiment, plan):
             _say(f"note: {note}")
         if not task.experiment.exact:
             _say(f"not exact: {task.experiment.inexact}, so another number of GPUs gives other bits; {TOLERANCE}")

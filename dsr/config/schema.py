@@ -10,6 +10,7 @@ from dsr.config import deepspeed
 from dsr.errors import UserError
 from dsr.models.losses import LOSSES, Loss
 from dsr.models.networks import NETWORKS, Network
+from dsr.scaling.rules import RULES, Rule
 from dsr.settings import Names, Positive, Section, first_problem
 
 
@@ -71,14 +72,11 @@ class Growth(Section):
 class Scaling(Section):
     """What --mode does with the learning rate, and how gradients are summed."""
 
-    rule: Literal["none", "linear", "sqrt", "adascale", "adam-sde"] = Field(
-        "linear",
-        description="weak scaling's learning rate at N GPUs: none (as written), linear (N times), sqrt (sqrt(N) "
-        "times), adascale (SGD only: 1 to N times, by the gradients' measured noise), adam-sde (Adam only: sqrt(N) "
-        "times, with betas and eps to match)",
-    )
+    rule: Annotated[Rule, RULES] = RULES.field()
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(
-        5.0, description="weak scaling's gradual warm-up, 0: none; the rules none and adascale have none"
+        5.0,
+        description="weak scaling's gradual warm-up, 0: none; not with the rules "
+        + ", ".join(name for name in RULES.table if not RULES.find(name).gradual_warmup),
     )
     growth: Growth | None = Field(None, description="the batch grows while it trains, in place of a decaying rate")
     exact: bool = Field(True, description="sum gradients in the slot tree: the same bits on any number of GPUs")
@@ -134,6 +132,12 @@ class Experiment(BaseModel):
     def accumulation(self) -> int:
         """The slots of the sequential run, S1."""
         return self.deepspeed["gradient_accumulation_steps"]
+
+    @property
+    def optimizer_type(self) -> str:
+        """The optimizer that trains: DeepSpeed's, or dsr's own in its place."""
+        own = self.dsr.optimizer
+        return own.type if own else self.deepspeed["optimizer"]["type"]
 
     @property
     def clipping(self) -> float:
@@ -242,8 +246,9 @@ def _check_growth(experiment: Experiment, source: str) -> None:
             f"{source}: dsr.scaling.growth stands in for a decaying rate, and scheduler.type {decaying} decays it too: "
             "WarmupLR, or none, keeps it"
         )
-    if experiment.dsr.scaling.rule == "adascale":
-        raise UserError(f"{source}: dsr.scaling.growth keeps the rate, and the rule adascale does not: choose one")
+    rule = experiment.dsr.scaling.rule
+    if rule.measures_gain:
+        raise UserError(f"{source}: dsr.scaling.growth keeps the rate, and the rule {rule.name} does not: choose one")
     if experiment.zero_stage:
         raise UserError(
             f"{source}: dsr.scaling.growth changes the accumulation in training, which ZeRO fixes at the start: "

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dsr.scaling.noise import unmeasured
-from dsr.scaling.plan import updates_worth
+from dsr.scaling.rules.noise_scale import updates_worth
 from dsr.scaling.speed import Wires, exchange_seconds, update_seconds
 
 if TYPE_CHECKING:

@@ -1,8 +1,10 @@
-"""What the DeepSpeed engine reads of a run: deepspeed.json, from the user's part and the plan."""
+"""What the DeepSpeed engine reads (deepspeed.json): the user's part, adapted to the plan."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from dsr.scaling.rules import rule_of
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -10,31 +12,13 @@ if TYPE_CHECKING:
 
 
 def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
-    """What the DeepSpeed engine gets: the user's part, for this plan's devices; under "dsr" it says what differs."""
+    """The content of deepspeed.json. Under "dsr" it says what differs from the user's part, and why."""
     part = {key: value for key, value in experiment.deepspeed.items() if key != "scheduler"}
-    optimizer = part["optimizer"]
-    changed, size = {}, f"{plan.effective_batch} samples an update"
-    params = {**optimizer["params"], "lr": plan.optimizer_rate, **plan.optimizer}
-    if plan.optimizer_rate != optimizer["params"]["lr"]:
-        changed["optimizer.params.lr"] = f"{plan.rule} rule from {optimizer['params']['lr']:g} for {size}"
-    for key in plan.optimizer:
-        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {size}"
-    if plan.rule == "adascale":
-        changed["optimizer.params.lr"] = "adascale rule: times its gain, the scheduler read at its progress"
-    own = experiment.dsr.optimizer
-    if own:
-        changed["optimizer.type"] = f"{own.type} of dsr, with these parameters, is passed to DeepSpeed instead"
-    elif optimizer["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
-        params["torch_adam"] = True
-        changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
-    if not own and (optimizer["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
-        params["fused"] = True
-        changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
-    part["optimizer"] = {**optimizer, "params": params}
+    part["optimizer"], changed = _optimizer(experiment, plan)
     if plan.scheduler is not None:
         part["scheduler"] = plan.scheduler
     if plan.scheduler != experiment.deepspeed.get("scheduler"):
-        changed["scheduler"] = f"step counts and warm-up for {size}"
+        changed["scheduler"] = f"step counts and warm-up for {plan.effective_batch} samples an update"
     if experiment.zero_stage and "zero_allow_untested_optimizer" not in part:
         part["zero_allow_untested_optimizer"] = True
         changed["zero_allow_untested_optimizer"] = "every optimizer here works element by element, as sharding needs"
@@ -52,3 +36,25 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
         changed["gradient_accumulation_steps"] = f"{plan.slots} slots over {plan.devices} devices"
     part["dsr"] = {"changed": changed}
     return part
+
+
+def _optimizer(experiment: Experiment, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    """The optimizer block after the rule, and what differs from the user's, with the reason."""
+    block, own = experiment.deepspeed["optimizer"], experiment.dsr.optimizer
+    changed, size = {}, f"{plan.effective_batch} samples an update"
+    params = {**block["params"], "lr": plan.optimizer_rate, **plan.optimizer}
+    if plan.optimizer_rate != block["params"]["lr"]:
+        changed["optimizer.params.lr"] = f"{plan.rule} rule from {block['params']['lr']:g} for {size}"
+    for key in plan.optimizer:
+        changed[f"optimizer.params.{key}"] = f"{plan.rule} rule for {size}"
+    if rule_of(experiment, plan.slots, plan.auto).measures_gain:
+        changed["optimizer.params.lr"] = f"{plan.rule} rule: times its gain, the scheduler read at its progress"
+    if own:
+        changed["optimizer.type"] = f"{own.type} of dsr, with these parameters, is passed to DeepSpeed instead"
+    elif block["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
+        params["torch_adam"] = True
+        changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
+    if not own and (block["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
+        params["fused"] = True
+        changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
+    return {**block, "params": params}, changed

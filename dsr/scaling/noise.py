@@ -78,17 +78,6 @@ class Noise:
         low = c / (b + root) if c > 0 and b + root > 0 else 0.0
         return low, (max(0.0, (b + root) / a) if a > 0 and s > 0 else None)
 
-    def gain(self, batch: int, k: int) -> float:
-        """AdaScale's gain in [1, k] for k times a batch (Johnson et al. 2020, arXiv:2007.05105, algorithm 1).
-
-        r = (sigma^2 + mu^2) / (sigma^2 / k + mu^2), with sigma^2 = tr(Sigma) / batch, the variance of the sequential
-        run's gradient, and mu^2 = |G|^2. An average below 0 counts as 0, and 1 is the gain where both do. The paper
-        averages with a decay of 1 - k/1000, from the first update's values on; here the averages above serve.
-        """
-        variance, square = max(self.variance, 0.0) / batch, max(self.square, 0.0)
-        whole = variance + square
-        return whole / (variance / k + square) if whole > 0 else 1.0
-
 
 def unmeasured(exact: bool, slots: int) -> str:
     """Why a run has no noise scale; empty where it has."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dsr.errors import UserError
 from dsr.scaling import schedule
 from dsr.scaling.plan import MODES, make_plan
+from dsr.scaling.rules import rule_of
 
 if TYPE_CHECKING:
     from dsr.config import Experiment
@@ -28,7 +29,7 @@ COLUMNS = (
 def cells(experiment: Experiment, samples: int, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Every mode at every number of GPUs in `counts`, with as many devices as GPUs.
 
-    `samples` counts the training split. Each cell holds the fields of its Plan and "notes" on its schedule, or "mode",
+    `samples` counts the training split. Each cell holds the fields of its Plan and "notes" on its rates, or "mode",
     "gpus" and the "reason" why there is no such plan.
     """
     result = []
@@ -39,7 +40,9 @@ def cells(experiment: Experiment, samples: int, counts: Sequence[int]) -> list[d
             except UserError as error:
                 result.append({"mode": mode, "gpus": gpus, "reason": str(error)})
             else:
-                notes = schedule.notes(plan, experiment.deepspeed.get("scheduler"))
+                notes = schedule.notes(experiment, plan)
+                if rule_of(experiment, plan.slots, plan.auto).measures_gain:
+                    notes.append(f"training multiplies the rate by the gain that it measures, from 1 to {gpus}")
                 result.append({**asdict(plan), "notes": notes})
     return result
 
@@ -71,16 +74,12 @@ def _shown(cell: dict[str, Any], column: str) -> str:
 
 
 def _notes(plans: list[dict[str, Any]]) -> list[str]:
-    """What the table does not show: growing batches, what the rule changes, and schedules that do not fit the run."""
+    """What the table does not show: growing batches, changed optimizer parameters, and each plan's notes."""
     notes, shared = [], defaultdict[tuple[str, str], list[str]](list)
     for plan in plans:
         if len(plan["phases"]) > 1:
             phases = ", ".join(f"{p['effective_batch']} from update {p['update'] + 1}" for p in plan["phases"])
             notes.append(f"{_name(plan)}: the batch grows, {phases}")
-        if plan["rule"] == "adascale":
-            notes.append(
-                f"{_name(plan)}: the rate is multiplied by the gain that training measures, from 1 to {plan['gpus']}"
-            )
         if plan["optimizer"]:
             notes.append(f"{_name(plan)}: {', '.join(f'{key} {value}' for key, value in plan['optimizer'].items())}")
         for note in plan["notes"]:

@@ -420,7 +420,7 @@ def learning_rate(engine: Any) -> float:
 
 
 def set_rate(engine: Any, plan: Plan, progress: float, gain: float) -> None:
-    """AdaScale's rate of the coming update: the gain times the sequential schedule, read at the progress."""
+    """Set the rate of the coming update where a gain is measured: the gain times the schedule's rate at `progress`."""
     scheduled = plan.optimizer_rate
     if engine.lr_scheduler is not None:
         engine.lr_scheduler.step(int(progress))  # from its first step on: see begin_schedule

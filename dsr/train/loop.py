@@ -26,6 +26,7 @@ from dsr.run.checkpoints import checkpoint_name, weights_sha256
 from dsr.run.lock import claim
 from dsr.scaling.noise import Noise
 from dsr.scaling.plan import Phase, Plan
+from dsr.scaling.rules import rule_of
 from dsr.train import engine, sameness, watch
 from dsr.train.journal import Journal
 from dsr.train.reduce import time_messages
@@ -85,7 +86,7 @@ def train(run: Run | None, device: torch.device) -> None:
     files = [run.experiment, run.plan, run.deepspeed] if run else []
     texts = engine.broadcast_json([json.loads(file.read_text()) for file in files])
     experiment, plan, config = validate(texts[0], "experiment.json"), Plan(**texts[1]), texts[2]
-    settings = experiment.dsr
+    settings, rule = experiment.dsr, rule_of(experiment, plan.slots, plan.auto)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if ranks != plan.devices:
         raise RuntimeError(f"{ranks} ranks were started for a plan of {plan.devices} devices")
@@ -104,7 +105,7 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")
-    noise, progress = Noise(), 0.0  # progress: under adascale, the sequential updates that the run is worth so far
+    noise, progress = Noise(), 0.0  # progress: the sequential updates done, where the rule measures a gain
     checkpoint = engine.broadcast_state(run.load_checkpoint() if run else None, device)
     if checkpoint:
         tensors, values = checkpoint
@@ -128,8 +129,8 @@ def train(run: Run | None, device: torch.device) -> None:
             check_finite(totals, update, stream, plan)
             if totals.slot_norms is not None and totals.gradient_norm is not None:
                 noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
-            if plan.rule == "adascale":
-                gain = noise.gain(plan.effective_batch // plan.gpus, plan.gpus)
+            if rule.measures_gain:
+                gain = rule.gain(noise, plan.effective_batch // plan.gpus, plan.gpus)
                 engine.set_rate(deepspeed, plan, progress, gain)
                 progress += gain
             rate = engine.learning_rate(deepspeed)

@@ -155,7 +155,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(override, message):
         ("dsr.budget.epochs=0", "dsr.budget.epochs: Input should be greater than 0"),
         (
             "dsr.scaling.rule=cubic",
-            "dsr.scaling.rule: Input should be 'none', 'linear', 'sqrt', 'adascale' or 'adam-sde'",
+            "dsr.scaling.rule 'cubic' is not one of none, linear, sqrt, adascale, adam-sde; one of your own is written",
         ),
         ("dsr.scaling.exact=1", "dsr.scaling.exact"),
         ("dsr.data.low=t", "dsr.data.low"),

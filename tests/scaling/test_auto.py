@@ -13,7 +13,8 @@ from dsr.run import Run
 from dsr.scaling import auto
 from dsr.scaling.auto import Measured, choose
 from dsr.scaling.deepspeed_config import deepspeed_config
-from dsr.scaling.plan import Plan, make_plan, probe_updates, updates_worth
+from dsr.scaling.plan import Plan, make_plan, probe_updates
+from dsr.scaling.rules.noise_scale import updates_worth
 from dsr.scaling.speed import Wires
 from tests.ranks import run_ranks, train_main
 

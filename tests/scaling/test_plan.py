@@ -374,9 +374,21 @@ def test_adam_is_torchs_unless_the_user_says_otherwise():
         assert ("fused" in part["optimizer"]["params"]) is expected  # DeepSpeed's own Adam knows no such setting
 
 
+ROOMS = ["plan", "table", "deepspeed_config", "auto", "rules", "schedule", "speed", "tree", "noise"]
+
+
 def test_a_plan_needs_neither_torch_nor_deepspeed_nor_numpy():
-    code = "import sys, dsr.scaling; print([m for m in ('torch', 'deepspeed', 'numpy') if m in sys.modules])"
+    imports = ", ".join(f"dsr.scaling.{name}" for name in ROOMS)
+    code = f"import sys, {imports}; print([m for m in ('torch', 'deepspeed', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_command_plan_loads_neither_torch_nor_deepspeed(tiny_store):
+    code = "import sys; from dsr import cli; cli.main(sys.argv[1:], standalone_mode=False); "
+    code += "print([m for m in ('torch', 'deepspeed') if m in sys.modules])"
+    line = [sys.executable, "-c", code, "plan", "--data", str(tiny_store), "--gpus", "1,2"]
+    answer = subprocess.run(line, capture_output=True, text=True)
+    assert answer.stdout.splitlines()[-1] == "[]", answer.stderr
 
 
 # auto

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dsr.cluster import launch
 from dsr.scaling import schedule
+from dsr.scaling.rules import RULES
 from dsr.scaling.table import cells, table
 from dsr.task import Task
 from tests.plans import COSINE, DECAY, WARMUP, experiment, plan, played
@@ -43,7 +44,7 @@ def test_every_update_plays_what_deepspeeds_scheduler_gives(name, mode, gpus):
     user = SCHEDULERS[name]
     found = plan(mode, gpus, **({"scheduler": user} if user else {}))
     expected = played(found, found.updates, user)
-    begun = schedule.is_begun(found.scheduler, user, found.rule)
+    begun = schedule.is_begun(found.scheduler, user, RULES.make(found.rule))
     ours = [schedule.rate_at(found.scheduler, found.optimizer_rate, u, begun=begun) for u in range(found.updates)]
     assert ours == pytest.approx(expected, rel=1e-12, abs=1e-18)
     assert found.learning_rate == pytest.approx(max(expected), rel=1e-12)
@@ -56,13 +57,15 @@ def test_the_peak_that_nobody_gave():
     user = SCHEDULERS["decay without a peak"]
     found = plan("strong", 2, scheduler=user)
     assert (found.learning_rate, found.optimizer_rate) == (0.001, 0.1)
-    assert schedule.notes(found, user) == ["WarmupDecayLR plays up to 0.001, not the optimizer's 0.1"]
+    assert schedule.notes(experiment(scheduler=user), found) == [
+        "WarmupDecayLR plays up to 0.001, not the optimizer's 0.1"
+    ]
     weak = plan("weak", 4, scheduler=user)
     assert weak.learning_rate == pytest.approx(0.004) and weak.base_learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "told"),
+    ("name", "mode", "notes"),
     [
         ("cosine", "strong", []),
         ("cosine", "weak", []),
@@ -77,15 +80,16 @@ def test_the_peak_that_nobody_gave():
         ("cosine, linear", "weak", ["the schedule has 73 steps, the run 100 updates: the rest plays a rate of 4e-05"]),
     ],
 )  # fmt: skip
-def test_a_schedule_that_does_not_fit_the_run_is_noted(name, mode, told):
+def test_a_schedule_that_does_not_fit_the_run_is_noted(name, mode, notes):
     user = SCHEDULERS[name]
-    found = plan(mode, 1 if mode == "sequential" else 4, **({"scheduler": user} if user else {}))
-    assert schedule.notes(found, user) == told
+    change = {"scheduler": user} if user else {}
+    found = plan(mode, 1 if mode == "sequential" else 4, **change)
+    assert schedule.notes(experiment(**change), found) == notes
 
 
 def test_a_schedule_longer_than_the_run_stops_where_it_is():
     found = plan("strong", 1, scheduler=COSINE, budget={"updates": 205})
-    (note,) = schedule.notes(found, COSINE)
+    (note,) = schedule.notes(experiment(scheduler=COSINE), found)
     last = played(found, 205, COSINE)[-1]
     assert note == f"the schedule has 410 steps, the run 205 updates: it stops at a rate of {last:.3g}"
 
