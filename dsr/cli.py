@@ -21,6 +21,23 @@ DATA = click.option(
 SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of the config.")
 
 
+def _allow(context: click.Context, option: click.Parameter, packages: tuple[str, ...]) -> None:
+    if packages:
+        from dsr.components import allow
+
+        allow(packages)
+
+
+ALLOW = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="PACKAGE",
+    expose_value=False,
+    callback=_allow,
+    help="Let components of yours that the run names be imported from this package.",
+)
+
+
 class Guarded(click.Group):
     """Turns exceptions into one or two lines and an exit code: 2 what the user gave is wrong, 1 everything else."""
 
@@ -156,6 +173,7 @@ def plan(
 @click.option("--launcher-args", default="", help="Passed to that launcher.")
 @click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
+@ALLOW
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
 @click.option("--force", is_flag=True, help="Replace a run that is there; with --resume, go on though it changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
@@ -169,6 +187,7 @@ def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, *
 @main.command()
 @click.argument("run", type=FILE)
 @DATA
+@ALLOW
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
@@ -187,6 +206,7 @@ def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
 @click.option("--fill", is_flag=True, help="Replace missing input values by the training mean.")
 @click.option("--grid", type=EXISTING, help="A file on another high-resolution grid to predict on.")
 @click.option("--static", type=EXISTING, help="The static fields on that grid.")
+@ALLOW
 def predict(
     run: Path, inputs: tuple[str, ...], output: Path, fill: bool, grid: Path | None, static: Path | None
 ) -> None:

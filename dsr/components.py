@@ -23,7 +23,8 @@ from pydantic_core import core_schema
 from dsr.errors import UserError, first_line
 from dsr.settings import Section, first_problem
 
-_allowed: set[str] = set()  # packages outside dsr whose code this process may import
+ALLOWED = "DSR_ALLOW_CODE"  # the environment variable by which a launch tells its ranks which packages are allowed
+_allowed: set[str] = set()  # packages outside dsr whose components this process may import
 
 
 class Component(Section):

@@ -66,7 +66,8 @@ class Network:
 def load(model_folder: Path) -> Network:
     """Read a network from a run's model folder, verified, onto the accelerator where there is one.
 
-    Raises UserError where there is none, and `dsr.run.checkpoints.Damaged` where it is not what was written.
+    Raises UserError where there is none, or where it names code that is not allowed, and
+    `dsr.run.checkpoints.Damaged` where it is not what was written.
     """
     if not (model_folder / "model.json").exists():
         raise UserError(f"{model_folder}: no trained network there; it is written at a run's first validation")
@@ -74,14 +75,25 @@ def load(model_folder: Path) -> Network:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     features = Features.restore(description["features"], arrays)
     domain = Domain.restore(description["domain"], arrays)
-    return Network(_module(description, features, parameters), features, domain, description)
+    try:
+        module = _module(description, features, parameters)
+    except UserError as error:
+        raise UserError(f"{model_folder}: {error}") from None
+    return Network(module, features, domain, description)
 
 
 def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
+    """The network for these features, with these parameters; its buffers, which training never changes, are as built.
+
+    Raises UserError where the description names what is no network here, or one of other parameters.
+    """
     import torch
 
     module = NETWORKS.make(description["network"]).build(features)
-    module.load_state_dict(parameters)
+    names = dict(module.named_parameters()).keys()
+    loaded = module.load_state_dict(parameters, strict=False)
+    if wrong := [*loaded.unexpected_keys, *(name for name in loaded.missing_keys if name in names)]:
+        raise UserError(f"its parameters are not those of {description['network']['name']}: {wrong[0]}")
     return module.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

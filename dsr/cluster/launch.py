@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from dsr import components
 from dsr.cluster import probe
 from dsr.config import read_json
 from dsr.errors import UserError
@@ -242,6 +243,8 @@ def variables(devices: Devices, port: int, experiment: Experiment) -> dict[str, 
     values = dict.fromkeys(threads, str(THREADS))
     values[launches.MARK] = launches.mark(os.getpid())
     values[last_words.LIMIT] = str(60 * experiment.dsr.watchdog.minutes)
+    if packages := components.packages(experiment.dsr):
+        values[components.ALLOWED] = ",".join(packages)
     values["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # no torch.load in a rank executes what a file says
     if devices.kind == CPU or os.environ.get("DS_ACCELERATOR") == "cpu":
         values["DS_ACCELERATOR"] = "cpu"
@@ -296,6 +299,7 @@ def start(
     With `resume` and no config the run's own experiment goes on, in its mode and, if none is given, on as many GPUs.
     Mode auto first plays a probe, and goes on with what its numbers say; resumed, with what they said.
     """
+    named = config is not None or not resume  # the user named the config, and not only the folder of a run
     if resume and config is None:
         if run_dir is None:
             raise UserError("--resume needs --run-dir: which run is to go on")
@@ -303,7 +307,7 @@ def start(
         before, config = _read_plan(run), run.experiment
         mode, gpus = mode or before["mode"], gpus or before["gpus"]
     mode = mode or "strong"
-    task = resolve(config, overrides, store)
+    task = resolve(config, overrides, store, named=named)
     found = find_devices(hostfile, launcher, include, exclude, launcher_args)
     if gpus is None:
         gpus = 1 if mode != "auto" else devices or found.count

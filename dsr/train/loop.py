@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dsr import components
 from dsr.config import Experiment, validate
 from dsr.data.domain import Domain
 from dsr.data.features import Features
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", type=Path, required=True)
     run = Run(parser.parse_args().run_dir)
+    components.allow(filter(None, os.environ.get(components.ALLOWED, "").split(",")))
     watch.start(run.last_words)
     device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
     lead = dist.get_rank() == 0  # the only rank that need see the run's folder
