@@ -137,9 +137,16 @@ def info(store: str, html: bool, output: Path | None) -> None:
 @DATA
 @SET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--check", is_flag=True, help="Train a little on 1 and 2 ranks: do they end with the same bits?")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of a config, for an editor.")
 def plan(
-    config: Path | None, gpus: str, store: str | None, overrides: tuple[str, ...], as_json: bool, schema: bool
+    config: Path | None,
+    gpus: str,
+    store: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    check: bool,
+    schema: bool,
 ) -> None:
     """The derived numbers of every mode side by side, and which cells cannot be and why."""
     if schema:
@@ -147,6 +154,10 @@ def plan(
 
         click.echo(json.dumps(json_schema(), indent=2))
         return
+    if check:
+        from dsr.cluster.check import check as same_bits
+
+        sys.exit(0 if same_bits(config, overrides, store) else 1)
     from dsr import task
     from dsr.scaling.table import cells, table
 

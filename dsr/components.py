@@ -143,7 +143,7 @@ def packages(section: BaseModel) -> list[str]:
     return sorted(names - {""})
 
 
-def provenance(package: str) -> dict[str, str | None]:
+def source(package: str) -> dict[str, str | None]:
     """{"version": of the package if it is installed, "sha256": of all that can be imported from it}.
 
     The SHA-256 is over the names and bytes of its source files and compiled modules, in the order of their paths. The

@@ -16,7 +16,8 @@ from typing import Any
 
 from dsr.errors import UserError
 from dsr.files import remove
-from dsr.run import Run, checkpoint_name, launches
+from dsr.run import Run, launches
+from dsr.run.checkpoints import checkpoint_name
 from dsr.scaling.plan import make_plan
 from dsr.task import Task, resolve
 

@@ -402,7 +402,7 @@ def _changed(run: Run, task: Task, plan: Plan, model: str) -> list[str]:
     after["dsr"]["data"]["store"] = before["dsr"]["data"]["store"]
     plans = _read_plan(run), dataclasses.asdict(plan)
     keys = ["mode", "slots", "samples", *(["gpus"] if plan.mode == "weak" else [])]
-    now = environment("", model, THREADS, task.fingerprint)
+    now = environment("", model, THREADS, task.fingerprint, components.packages(task.experiment.dsr))
     return [
         *(key for key in _differing(before, after) if not key.startswith(FREE)),
         *(key for key in keys if plans[0][key] != plans[1][key]),
@@ -453,7 +453,8 @@ def launch(
         write_json(run.experiment, resolved)
         write_json(run.deepspeed, deepspeed_config(task.experiment, plan))
         write_json(run.plan, dataclasses.asdict(plan))
-        write_json(run.environment, environment(str(used), used.model, THREADS, task.fingerprint))
+        packages = components.packages(task.experiment.dsr)
+        write_json(run.environment, environment(str(used), used.model, THREADS, task.fingerprint, packages))
         run.hostfile.write_text(hostfile(used))
         for _ in range(PORT_TRIES):
             port = _free_port()

@@ -8,26 +8,31 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dsr.components import source
+
 ARITHMETIC = ("dsr", "deepspeed", "torch", "numpy")  # the packages whose versions may change a run's bits
 
 
-def environment(devices: str, model: str, threads: int, fingerprint: str) -> dict[str, Any]:
+def environment(
+    devices: str, model: str, threads: int, fingerprint: str, packages: Iterable[str] = ()
+) -> dict[str, Any]:
     """The content of environment.json.
 
-    `devices` and `model` describe the devices and name their kind, `threads` is the number per rank, and `fingerprint`
-    is the store's.
+    `devices` and `model` describe the devices and name their kind, `threads` is the number per rank, `fingerprint` is
+    the store's, and `packages` are those outside dsr that the run's components come from.
     """
     from dsr.data.remote import cleaned
 
-    packages = (*ARITHMETIC, "xarray", "zarr", "safetensors")
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in (*ARITHMETIC, "xarray", "zarr", "safetensors")},
         "sources": sources(),
+        "components": {package: source(package) for package in packages},
         "host": platform.node(),
         "system": platform.platform(),
         "devices": devices,
@@ -50,6 +55,9 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
             differences.append(f"{name} ({old}, now {new})")
     if before.get("sources") != after["sources"]:
         differences.append("dsr's own code")
+    for package, now in after["components"].items():
+        if before.get("components", {}).get(package, now)["sha256"] != now["sha256"]:
+            differences.append(f"the code of {package}")
     for key, what in (("device", "the kind of device"), ("threads", "the number of threads")):
         if before.get(key) != after[key]:
             differences.append(f"{what} ({before.get(key)}, now {after[key]})")

@@ -97,7 +97,7 @@ def train(run: Run | None, device: torch.device) -> None:
 
     # ---- data, network, engine
     store = Store(settings.data.store or "")
-    sameness.compare(store.fingerprint, experiment.exact, device)
+    sameness.compare(store.fingerprint, experiment.exact, device, components.packages(settings))
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed)
     torch.manual_seed(settings.seed)
@@ -164,13 +164,15 @@ def train(run: Run | None, device: torch.device) -> None:
     # ---- the end: every rank says so, with the same weights
     final = weights_sha256(engine.weights(deepspeed))
     marks = engine.gather_marks(final)
+    buffers = sorted(set(engine.gather_marks(weights_sha256(dict(deepspeed.module.named_buffers())))))
     if len(set(marks)) != 1:
         raise RuntimeError(f"the ranks ended with different weights: {marks}")
     if run:
         state, reason = "finished", ""
         if stopped:
             state, reason = "stopped", f"stopped from outside after update {done} of {plan.updates}"
-        run.set_status(state, reason, updates=done, weights_sha256=final, ranks=len(marks))
+        ended = {"updates": done, "weights_sha256": final, "buffers_sha256": buffers, "ranks": len(marks)}
+        run.set_status(state, reason, **ended)
 
 
 def coming(
@@ -273,7 +275,7 @@ def save_model(
     if run:
         domain = Domain.of(store)
         description = {
-            "network": experiment.dsr.model.model_dump(),  # with today's defaults
+            "network": experiment.dsr.model.model_dump(mode="json"),  # with today's defaults
             "features": features.to_json(),
             "domain": domain.to_json(),
             "store": str(store.path),

@@ -3,9 +3,11 @@
 import json
 import platform
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 
+from dsr import components
 from dsr.run.provenance import ARITHMETIC, processor, sources, version
 from dsr.train import engine
 
@@ -14,13 +16,15 @@ class Unlike(RuntimeError):
     """The ranks have not the same code, data or devices; every rank raises it alike."""
 
 
-def compare(fingerprint: str, exact: bool, device: torch.device) -> None:
+def compare(fingerprint: str, exact: bool, device: torch.device, packages: Iterable[str]) -> None:
     """Raise Unlike, naming rank, host and what differs, unless all ranks agree; every rank must call it.
 
-    `fingerprint`: of the store, as this rank reads it. Devices and threads count only where the run is `exact`.
+    `fingerprint` is that of the store as this rank reads it, `packages` are those outside dsr that components come
+    from. Devices and threads count only where the run is `exact`.
     """
     own = {
         "dsr's own code": sources(),
+        **{f"the code of {package}": components.source(package)["sha256"] for package in packages},
         "python": platform.python_version(),
         **{name: version(name) for name in ARITHMETIC},
         "the store's content": fingerprint,
