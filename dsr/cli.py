@@ -188,11 +188,11 @@ def plan(
 @click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
 @click.option("--force", is_flag=True, help="Replace a run that is there; with --resume, go on though it changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
-def launch(config: Path | None, overrides: tuple[str, ...], store: str | None, **options: Any) -> None:
+def launch(config: Path | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
-    from dsr.cluster import launch
+    from dsr.cluster.start import start
 
-    sys.exit(launch.start(config, overrides, store, **options))
+    sys.exit(start(config, **options))
 
 
 @main.command()

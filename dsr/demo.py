@@ -8,8 +8,8 @@ def demo(folder: Path) -> int:
     """Simulate, train, evaluate, predict one forecast and write the report into `folder`. Returns the exit code."""
     from rich.console import Console
 
-    from dsr import task
-    from dsr.cluster import launch
+    from dsr.cluster.devices import find_devices
+    from dsr.cluster.start import start
     from dsr.data.output import export_forecast
     from dsr.data.simulate import builtin, error_growth, plot_error_growth
     from dsr.data.store import Store
@@ -21,11 +21,8 @@ def demo(folder: Path) -> int:
     console.rule("1/4  the built-in physical model at both resolutions")
     place = builtin()
     console.rule("2/4  training with DeepSpeed")
-    job = task.resolve(None, (), str(place))
-    devices = launch.find_devices()
-    gpus = max(n for n in (1, 2, 4, 8) if n <= devices.count)  # strong scaling: any of them gives the same bits
-    plan = launch.plan_run(job.experiment, devices, mode="strong", gpus=gpus, samples=job.samples)
-    code = launch.launch(job, plan, devices, folder, force=True)
+    gpus = max(n for n in (1, 2, 4, 8) if n <= find_devices().count)  # strong scaling: any of them gives the same bits
+    code = start(store=str(place), gpus=gpus, run_dir=folder, force=True)
     if code:
         return code
     console.rule("3/4  skill on the test split")

@@ -105,7 +105,7 @@ def instead_of_training(folder: Path, name: str, code: str) -> dict[str, Any]:
     """Options of a launch whose ranks run this code, as the module `name` in `folder`."""
     (folder / f"{name}.py").write_text(code)
     return {
-        "code": f"from dsr import cli; from dsr.cluster import launch; launch.TRAIN = {name!r}; cli.main()",
+        "code": f"from dsr import cli; from dsr.cluster import processes; processes.TRAIN = {name!r}; cli.main()",
         "path": folder,
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import zarr
 
-from dsr.cluster import launch
+from dsr.cluster.processes import GRACE
 from dsr.data.fields import Chunks
 from dsr.data.store import Store
 from dsr.run import Run, checkpoints, launches
@@ -177,7 +177,7 @@ def test_signal(home, event, number, victim):
 
 
 def test_slurm_ends_the_job_with_SIGTERM_to_all_and_SIGKILL_after_30_s(home, event):
-    assert launch.GRACE < SLURM  # so that what takes longer to save is told as failed, by us
+    assert GRACE < SLURM  # so that what takes longer to save is told as failed, by us
     with home.launched() as one:
         one.wait_for_updates(2)
         for process in [*launches.processes(one.mark), one.process]:
@@ -265,12 +265,12 @@ def test_port_is_taken(home, event):
     code = (
         "import socket\n"
         "from dsr import cli\n"
-        "from dsr.cluster import launch\n"
+        "from dsr.cluster import processes\n"
         "other = socket.socket()\n"
         "other.bind(('', 0))\n"
         "other.listen()\n"
-        "ports, free_port = [other.getsockname()[1]], launch._free_port\n"
-        "launch._free_port = lambda: ports.pop() if ports else free_port()\n"
+        "ports, free_port = [other.getsockname()[1]], processes.free_port\n"
+        "processes.free_port = lambda: ports.pop() if ports else free_port()\n"
         "cli.main()\n"
     )
     with home.launched(code=code) as one:

@@ -13,7 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from dsr import cli, config
-from dsr.cluster import launch
+from dsr.cluster import processes
+from dsr.cluster.devices import find_devices
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
@@ -109,7 +110,7 @@ def test_a_pickle_in_a_model_is_refused(tmp_path, marker, tiny_store, file):
 def test_no_rank_can_unpickle(tmp_path, marker, tiny_store):
     """Whatever calls torch.load in a rank, DeepSpeed with weights_only=False included."""
     torch.save(Payload(marker), tmp_path / "x.pt")
-    variables = launch.variables(launch.find_devices(), 1, config.load(SMALL))
+    variables = processes.variables(find_devices(), 1, config.load(SMALL))
     code = f"import torch; torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False)"
     answer = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True
@@ -148,7 +149,7 @@ def test_links_in_a_checkpoint_are_not_followed(tmp_path):
 @pytest.mark.parametrize("name", ["experiment.json", "plan.json", "status.json", "environment.json", "metrics.jsonl"])
 def test_a_pickle_in_a_runs_folder_is_refused(tmp_path, marker, tiny_store, monkeypatch, name):
     given = [SMALL, "--data", tiny_store, "--run-dir", tmp_path / "run"]
-    monkeypatch.setattr(launch, "_attempt", lambda run, *_: run.set_status("stopped", updates=1))
+    monkeypatch.setattr(processes, "play", lambda run, *_: run.set_status("stopped", updates=1))
     assert dsr("launch", *given).exit_code == 75
     (tmp_path / "run" / name).write_bytes(payload(marker) + b"\n")
     if name == "metrics.jsonl":
@@ -166,7 +167,7 @@ def test_a_pickle_in_a_runs_folder_is_refused(tmp_path, marker, tiny_store, monk
 )
 def test_a_link_in_a_runs_folder_is_not_written_through(tmp_path, tiny_store, monkeypatch, name):
     given = [SMALL, "--data", tiny_store, "--run-dir", tmp_path / "run"]
-    monkeypatch.setattr(launch, "_attempt", lambda run, *_: run.set_status("stopped", updates=1))
+    monkeypatch.setattr(processes, "play", lambda run, *_: run.set_status("stopped", updates=1))
     assert dsr("launch", *given).exit_code == 75
     (tmp_path / "outside").mkdir()
     (tmp_path / "run" / name).unlink(missing_ok=True)

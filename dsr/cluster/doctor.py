@@ -7,7 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dsr.cluster import launch
+from dsr.cluster.devices import find_devices
+from dsr.cluster.launchers import LAUNCHERS
+from dsr.cluster.processes import THREADS
 from dsr.run.provenance import environment
 
 SCRIPT = """\
@@ -25,14 +27,15 @@ def examine() -> Any:
     import torch.distributed as dist
     from rich.table import Table
 
-    devices = launch.find_devices()
-    found = environment(str(devices), devices.model, launch.THREADS, "")
+    devices = find_devices()
+    found = environment(str(devices), devices.model, THREADS, "")
     backends = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available(), "mpi": dist.is_mpi_available()}
-    programs = launch.LAUNCHERS  # by the program that DeepSpeed looks for
+    programs = {name: LAUNCHERS.find(name).program for name in LAUNCHERS.table}  # that DeepSpeed looks for
+    installed = {name: shutil.which(program) is not None for name, program in programs.items() if program}
     table = Table(show_header=False, box=None)
-    table.add_row("devices", f"{found['devices']}; {found['device']}; {launch.THREADS} thread a rank")
+    table.add_row("devices", f"{found['devices']}; {found['device']}; {THREADS} thread a rank")
     table.add_row("backends", _yes_no(backends))
-    table.add_row("launchers", _yes_no({name: shutil.which(program) is not None for name, program in programs.items()}))
+    table.add_row("launchers", _yes_no(installed))
     table.add_row("python", f"{platform.python_version()}, {found['system']}")
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
     for line in out_of_range():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.cluster.launch import stop_signals
+from dsr.cluster.processes import stop_signals
 from dsr.files import write_json
 from dsr.run import Run
 from dsr.study.cells import Cell

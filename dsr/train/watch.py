@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import re
 import signal
 import threading
 import time
@@ -13,15 +12,11 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from dsr.cluster import launchers
 from dsr.run.last_words import LIMIT, STARTUP, delay, file_of
 from dsr.run.launches import MARK, boot, lives
 
 SECONDS = 1.0  # between two looks
-_RANK = {  # rank, ranks, rank on this host: what each launcher calls them; Slurm last, as others run under it
-    "OpenMPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    "MVAPICH": ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),
-    "Slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-}
 _stop = False
 _limit = 0.0  # seconds without progress until the watchdog bites; 0: there is none
 _set, _deadline = 0.0, float("inf")  # when the watchdog was last set back, and when it bites
@@ -92,22 +87,11 @@ def stop_requested() -> bool:
 
 
 def rank_environment(variables: MutableMapping[str, str]) -> None:
-    """Set RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR where mpirun or srun started this rank."""
-    if "RANK" in variables:
-        return
-    for names in _RANK.values():
-        if names[0] in variables:
-            variables.update(zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), (variables[n] for n in names), strict=True))
-            break
-    nodes = variables.get("SLURM_STEP_NODELIST") or variables.get("SLURM_JOB_NODELIST")
-    if nodes:
-        variables.setdefault("MASTER_ADDR", first_host(nodes))
-
-
-def first_host(nodes: str) -> str:
-    """The first host of a Slurm node list: "gpu[07-09,12],login" -> "gpu07"."""
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
-    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first.group() if first else nodes)
+    """Set RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR where this rank's launcher calls them otherwise."""
+    name = variables.get(launchers.VARIABLE)
+    if name and "RANK" not in variables:
+        for key, value in launchers.LAUNCHERS.make(name).rank(variables).items():
+            variables.setdefault(key, value)
 
 
 def _look(parent: int, launcher: str) -> None:

@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from dsr.cluster import launch
+from dsr.cluster import start as starting
 from dsr.config import validate
 from dsr.errors import UserError
 from dsr.run import Run
+from dsr.run.lock import hold
 from dsr.scaling import auto
 from dsr.scaling.auto import Measured, choose
 from dsr.scaling.deepspeed_config import deepspeed_config
@@ -168,9 +169,8 @@ def test_why_the_configs_own_batch_stays(noise, most, samples, why):
 
 
 def start(config, store, folder, **change):
-    options = {"mode": "auto", "gpus": 4, "devices": 2, "strict": False, "hostfile": None, "launcher": ""}
-    options |= {"launcher_args": "", "include": "", "exclude": "", "resume": False, "force": False, "dry_run": False}
-    return launch.start(config, (), str(store), run_dir=folder, **{**options, **change})
+    options = {"store": str(store), "mode": "auto", "gpus": 4, "devices": 2, "run_dir": folder}
+    return starting.start(config, **options | change)
 
 
 @pytest.fixture
@@ -179,6 +179,35 @@ def config(tmp_path):
     tiny = experiment(budget={"updates": 30}, model={"name": "deepdownscale", "width": 4, "blocks": 1})
     path.write_text(json.dumps(tiny.resolved()))
     return path
+
+
+def test_a_forced_run_keeps_the_old_one_and_its_lock_until_the_probe_has_succeeded(
+    config, tiny_store, tmp_path, monkeypatch
+):
+    run, seen = Run(tmp_path / "run"), []
+    with hold(run.folder):
+        run.set_status("running")
+        run.set_status("finished", updates=7)
+        run.log(update=7)
+
+    def train(place, *_):
+        seen.append((place.folder.name, run.logged(), run.exists()))
+        with pytest.raises(UserError, match="in use"), hold(run.folder, force=True):
+            pass
+        place.set_status("running")
+        place.set_status(*ends.pop(0))
+        return ""
+
+    monkeypatch.setattr(starting, "train", train)
+    ends = [("failed", "no reason")]
+    assert start(config, tiny_store, run.folder, force=True) == 1
+    assert seen == [(".run.probe", [{"update": 7}], True)]
+    assert run.status()["updates"] == 7 and run.logged() == [{"update": 7}]
+
+    ends = [("finished",), ("finished",)]
+    monkeypatch.setattr(starting.probe, "measured", lambda run, plan: measured(17))
+    assert start(config, tiny_store, run.folder, force=True) == 0
+    assert seen[1:] == [(".run.probe", [{"update": 7}], True), ("run", [], False)]
 
 
 @pytest.mark.slow
@@ -205,7 +234,7 @@ def test_a_launch_probes_chooses_and_goes_on_as_strong_scaling(config, tiny_stor
 
     # resumed, with or without the config, it is the same plan, and nothing is measured again
     plans = []
-    monkeypatch.setattr(launch, "launch", lambda task, plan, *more, **options: plans.append(plan) or 0)
+    monkeypatch.setattr(starting, "train", lambda run, task, plan, *more: plans.append(plan) or "")
     start(config, tiny_store, run.folder, resume=True)
     start(None, tiny_store, run.folder, resume=True, mode=None, gpus=None)
     assert [json.loads(json.dumps(asdict(plan))) for plan in plans] == [values, values]
@@ -263,7 +292,7 @@ def test_a_dry_run_says_that_it_would_probe_and_how(config, tiny_store, tmp_path
 
 
 def test_more_than_the_devices_at_hand_is_refused_under_strict(config, tiny_store, tmp_path):
-    with pytest.raises(UserError, match="1000 GPUs asked, but here are"):
+    with pytest.raises(UserError, match="1000 GPUs asked, but this host has"):
         start(config, tiny_store, tmp_path / "run", gpus=1000, devices=0, strict=True)
 
 

@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from dsr.cluster import launch
+from dsr.cluster.devices import CPU, Devices
+from dsr.cluster.start import describe, plan_run
+from dsr.run import Run
 from dsr.scaling import schedule
 from dsr.scaling.rules import RULES
 from dsr.scaling.table import cells, table
@@ -105,6 +107,6 @@ def test_plan_and_launch_say_so(tmp_path):
     assert f"strong at 1, 4: {length}" in said  # 0.001 (410 - 298) / (410 - 20) at step 298, in update 299
     assert "sequential at 1: WarmupDecayLR plays up to 0.001, not the optimizer's 0.1" in said
     assert {cell["learning_rate"] for cell in found if cell["mode"] == "strong"} == {0.001}
-    devices = launch.Devices({"localhost": [0, 1]}, launch.CPU)
-    strong = launch.plan_run(task.experiment, devices, mode="strong", gpus=2, samples=1000)
-    assert length in launch.describe(task, strong, devices, tmp_path)
+    devices = Devices({"localhost": [0, 1]}, CPU)
+    strong = plan_run(task.experiment, devices, mode="strong", gpus=2, samples=1000)
+    assert length in describe(task, strong, devices, Run(tmp_path))

@@ -12,7 +12,7 @@ import pytest
 import torch
 import zarr
 
-from dsr.cluster.launch import CLOSE
+from dsr.cluster.resume import WEIGHT_TOLERANCE
 from dsr.config import validate
 from dsr.data.features import Features
 from dsr.data.store import Store
@@ -278,7 +278,7 @@ def test_another_number_of_threads_keeps_to_the_tolerance(runs, tiny_store, tmp_
 
 
 def tolerance(name: str) -> float:
-    return CLOSE["bf16" if "bf16" in name else "float32"]
+    return WEIGHT_TOLERANCE["bf16" if "bf16" in name else "float32"]
 
 
 def distance(run: Run, other: Run) -> float:
