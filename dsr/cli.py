@@ -58,6 +58,16 @@ class Guarded(click.Group):
             context.exit(2 if isinstance(error, UserError) else 1)
 
 
+class LauncherOption(click.Option):
+    """Its help is the table of launchers, which is imported only when help is asked for."""
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        from dsr.cluster.launchers import LAUNCHERS
+
+        self.help = f"{', '.join(LAUNCHERS.table)}, or your own as package.module:Class."
+        return super().get_help_record(context)
+
+
 @click.group(cls=Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dsr")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -180,7 +190,7 @@ def plan(
 @click.option("--devices", type=int, default=0, help="Devices to use; fewer than --gpus: a rehearsal.")
 @click.option("--strict", is_flag=True, help="Refuse to rehearse.")
 @click.option("--hostfile", type=EXISTING, help="Hosts and their devices: lines such as worker-0 slots=4.")
-@click.option("--launcher", default="", help="pdsh, openmpi, slurm, mpich, impi or mvapich.")
+@click.option("--launcher", default="", cls=LauncherOption)
 @click.option("--launcher-args", default="", help="Passed to that launcher.")
 @click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
