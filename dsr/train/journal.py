@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard events, and a progress bar with the time left."""
+"""What a run reports while it trains: metrics.jsonl, TensorBoard events, and a progress bar with the time left."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from dsr.run import Run
     from dsr.scaling.noise import Noise
     from dsr.scaling.plan import Plan
-    from dsr.train.engine import Totals
+    from dsr.train.gradients import Totals
     from dsr.train.validation import Skill, Validation
 
 
 class Journal:
-    """Writes for rank 0 (`run` given) and is silent on the others. The x axis is the update."""
+    """Writes on rank 0, where `run` is given, and does nothing on the other ranks. The x axis is the update."""
 
     def __init__(self, run: Run | None, experiment: Experiment, plan: Plan, features: Features, first: int):
         self.run, self.plan, self.features = run, plan, features
         self.every = experiment.dsr.log.every
-        self.seconds, self.noted = 0.0, first  # of the updates since the last line, validation left out
-        self.pictured = first  # the update of the last pictures
-        self.last = False  # the run's last update has been noted
+        self.seconds, self.noted = 0.0, first  # spent in updates since the last line, without validation
+        self.drawn = first  # the update of the last images
+        self.last = False  # the run's last update has been recorded
         self.stack = contextlib.ExitStack()
         if run is None:
             return
@@ -54,7 +54,7 @@ class Journal:
         self.stack.close()
 
     def update(self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, last: bool) -> None:
-        """Note one update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
+        """Record an update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
         self.seconds, self.last = self.seconds + seconds, last
         if self.run is None:
             return
@@ -84,20 +84,21 @@ class Journal:
                 self.board.add_scalar(f"train/{name}", line[name], done)
 
     def validated(self, done: int, skill: Skill, validation: Validation, network: torch.nn.Module) -> None:
-        """Note one validation, in numbers and as a picture of its first sample."""
+        """Record one validation, in numbers and as an image of its first sample."""
         if self.run is None:
             return
-        found = {"rmse": skill.rmse, "bicubic": skill.bicubic, "skill": skill.skill, "score": skill.score}
-        self.run.log(update=done, epoch=self.plan.epochs(done), validation=found)
+        values = {"rmse": skill.rmse, "bicubic": skill.bicubic, "skill": skill.skill, "score": skill.score}
+        self.run.log(update=done, epoch=self.plan.epochs(done), validation=values)
         units = {v.name: v.units for v in self.features.high}
         for name, rmse in skill.rmse.items():
             self.board.add_scalar(f"validation/rmse_{name}", rmse, done)
             if name in skill.skill:
                 self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
-        if done >= 2 * self.pictured or self.last:  # drawing takes time, and changes become rare
-            self.pictured = done
-            for variable, picture in validation.pictures(network):
-                self.board.add_image(f"validation/{variable}", picture, done, dataformats="HWC")
+        if done >= 2 * self.drawn or self.last:  # drawing takes time, and later changes are slow
+            self.drawn = done
+            for variable, panels in validation.first_sample(network):
+                image = side_by_side(panels, f"{variable.name} ({variable.units})")
+                self.board.add_image(f"validation/{variable.name}", image, done, dataformats="HWC")
         self.board.flush()
         beside = {name: f" (bicubic {rmse:.4g})" for name, rmse in skill.bicubic.items()}
         text = ", ".join(f"{n} {r:.4g} {units[n]}{beside.get(n, '')}" for n, r in skill.rmse.items())
@@ -106,17 +107,16 @@ class Journal:
         )
 
     def _hyper_parameters(self, experiment: Experiment) -> None:
-        """The run's settings, for TensorBoard's HParams page, which finds the columns itself from all runs it shows."""
+        """The run's settings for TensorBoard's HParams page, which derives its columns from all the runs it shows."""
         from torch.utils.tensorboard.summary import hparams
 
-        own = experiment.dsr.optimizer
         values = {
             "mode": self.plan.mode,
             "gpus": self.plan.gpus,
             "effective_batch": self.plan.effective_batch,
             "learning_rate": self.plan.learning_rate,
             "rule": self.plan.rule,
-            "optimizer": own.type if own else experiment.deepspeed["optimizer"]["type"],
+            "optimizer": experiment.optimizer_type,
             "seed": experiment.dsr.seed,
             **experiment.dsr.labels,
             "model": experiment.dsr.model.name,
@@ -127,7 +127,7 @@ class Journal:
             self.board.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
 
-def picture(panels: dict[str, np.ndarray], label: str) -> np.ndarray:
+def side_by_side(panels: dict[str, np.ndarray], label: str) -> np.ndarray:
     """Maps side by side on one colour scale: {title: (Y, X)} -> (height, width, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -29,6 +29,7 @@ from dsr.scaling.noise import Noise
 from dsr.scaling.plan import Phase, Plan
 from dsr.scaling.rules import rule_of
 from dsr.train import engine, sameness, watch
+from dsr.train.gradients import Reduction, Totals
 from dsr.train.journal import Journal
 from dsr.train.reduce import time_messages
 from dsr.train.sameness import Unlike
@@ -192,13 +193,13 @@ def coming(
 
 def play(
     deepspeed: Any,
-    reduction: engine.Reduction,
+    reduction: Reduction,
     experiment: Experiment,
     update: int,
     mine: range,
     batches: Iterator[Batch],
     device: torch.device,
-) -> engine.Totals:
+) -> Totals:
     """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
     network = deepspeed.module
     if not network.training:  # after a validation
@@ -230,7 +231,7 @@ def slot_seed(seed: int, update: int, slot: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def check_finite(totals: engine.Totals, update: int, stream: Stream, plan: Plan) -> None:
+def check_finite(totals: Totals, update: int, stream: Stream, plan: Plan) -> None:
     """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
     wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):

@@ -9,11 +9,10 @@ import torch
 import torch.distributed as dist
 
 from dsr.data.features import Features
-from dsr.data.store import Store
+from dsr.data.store import Store, Variable
 from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
 from dsr.train import watch
-from dsr.train.journal import picture
 from dsr.train.reduce import gather_ordered, shares
 
 if TYPE_CHECKING:
@@ -72,15 +71,15 @@ class Validation:
         )
 
     @torch.no_grad()
-    def pictures(self, network: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
-        """(variable, (height, width, 3) uint8): low, bicubic, network and truth of the first sample."""
+    def first_sample(self, network: torch.nn.Module) -> Iterator[tuple[Variable, dict[str, np.ndarray]]]:
+        """Each variable with its fields (Y, X) of the first sample: low, bicubic, network and truth, by name."""
         batch, predicted, truth = self._predict(network, np.zeros(1, np.int64))
         truth = np.where(batch.mask > 0, truth, np.nan)
         nearest = self.stream.nearest(0)
         for i, variable in enumerate(self.features.high):
             panels = {"low": nearest[variable.name]} if variable.name in nearest else {}
             panels |= {"bicubic": batch.base[0, i], "network": predicted[0, i], "truth": truth[0, i]}
-            yield variable.name, picture(panels, f"{variable.name} ({variable.units})")
+            yield variable, panels
 
     def _predict(self, network: torch.nn.Module, samples: np.ndarray) -> tuple[Batch, np.ndarray, np.ndarray]:
         """The samples' batch, and prediction and truth in physical units, both (n, variable, Y, X)."""

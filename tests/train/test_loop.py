@@ -22,7 +22,7 @@ from dsr.models.losses.mse import MSE
 from dsr.run import Run
 from dsr.run.checkpoints import read_checkpoint
 from dsr.scaling.plan import Plan
-from dsr.train import engine, watch
+from dsr.train import gradients, watch
 from dsr.train import loop as train
 from tests.conftest import sign, write_tiny_store
 from tests.ranks import prepare, run_ranks, train_all, train_main
@@ -164,7 +164,7 @@ def test_a_run_that_adascale_has_ended_is_not_played_on(runs, tiny_store, tmp_pa
 
 
 def measure_every(slots: int, folder: Path) -> None:
-    engine.MEASURED = slots
+    gradients.MEASURED = slots
     train_main(folder)
 
 
