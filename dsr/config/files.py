@@ -7,6 +7,11 @@ from typing import Any
 from dsr.config.deepspeed import PARAMS
 from dsr.config.schema import Experiment, validate
 from dsr.errors import UserError
+from dsr.models.losses import LOSSES
+from dsr.models.networks import NETWORKS
+from dsr.scaling.rules import RULES
+
+FAMILIES = {family.key: family for family in (NETWORKS, LOSSES, RULES)}
 
 
 def shipped(name: str) -> Path:
@@ -61,7 +66,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _merge(base: dict[str, Any], change: dict[str, Any], place: str = "") -> dict[str, Any]:
     """Deep merge: objects are merged, everything else (lists too) is replaced.
 
-    Two places are special. In `dsr.budget` epochs and updates exclude each other, and the newer one wins. Where the
+    Three places are special. In `dsr.budget` epochs and updates exclude each other, and the newer one wins. Where a
+    component becomes one of another name, such as another network, it inherits no settings. Where the
     optimizer or the scheduler becomes one of another type, parameters that this type lacks are not inherited.
     """
     merged = dict(base)
@@ -69,6 +75,9 @@ def _merge(base: dict[str, Any], change: dict[str, Any], place: str = "") -> dic
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value, f"{place}.{key}" if place else key) if both else value
     if place == "dsr.budget" and len(change) == 1:
+        return dict(change)
+    family = FAMILIES.get(place)
+    if family and "name" in change and change["name"] != base.get("name", family.default):
         return dict(change)
     known = PARAMS.get(place, {}).get(str(change.get("type")))
     if known and base.get("type", change["type"]) != change["type"] and isinstance(merged.get("params"), dict):
