@@ -240,14 +240,14 @@ def predict(
 @main.command()
 @click.argument("file", type=EXISTING)
 @click.option("--run-dir", type=FILE, help="The study's folder; by default runs/FILE.")
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once; by default one a core.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once; by default one per core.")
 @click.option("--quick", is_flag=True, help="The smaller study that FILE's section quick describes.")
 @click.option("--submit", type=click.Choice(["slurm"]), help="Hand the runs to Slurm as job arrays.")
-@click.option("--cell", type=int, metavar="K", help="Play cell K only, as a task of such an array.")
+@click.option("--cell", type=int, metavar="K", help="Run cell K only, as a task of such an array.")
 @click.option("--dry-run", is_flag=True, help="List the cells, or the Slurm scripts; start nothing.")
 def ablate(file: Path, **options: Any) -> None:
     """Every run of an ablation FILE: what more GPUs do to the result, as tables and a report."""
-    from dsr.study.conduct import ablate
+    from dsr.study.ablate import ablate
 
     sys.exit(ablate(file, **options))
 

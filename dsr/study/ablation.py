@@ -106,7 +106,7 @@ class Proof(Section):
     updates: Positive
 
 
-class Wires(Section):
+class Network(Section):
     """The network of the GPUs that times are predicted for."""
 
     latency_us: Annotated[float, Field(ge=0)] = speed.Wires.latency_us
@@ -132,7 +132,7 @@ class Ablation(Section):
     tune: Tune | None = None
     definitions: Definitions = Definitions()
     proof: Proof | None = None
-    wires: Wires = Wires()
+    wires: Network = Network()
     quick: dict[str, Any] = Field(default_factory=dict, description="what --quick changes, as a JSON merge patch")
 
     @field_validator("arms")

@@ -12,7 +12,7 @@ from dsr import __version__
 from dsr.files import whole_file, write_csv
 from dsr.study import plots, words
 from dsr.study.ablation import SEQUENTIAL
-from dsr.study.show import duration
+from dsr.study.progress import duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

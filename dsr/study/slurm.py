@@ -17,7 +17,7 @@ def submit(
 ) -> int:
     """Write the jobs' scripts to ROOT/slurm and hand them to sbatch; with `dry_run` print them, and write nothing.
 
-    The last job, of `ranks` cores, plays the proofs and whatever is left, and writes the report.
+    The last job, of `ranks` cores, runs the proofs and whatever is left, and writes the report.
     """
     jobs = scripts(file, root, quick, tuned, studied, ranks)
     if dry_run:

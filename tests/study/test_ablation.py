@@ -1,53 +1,15 @@
 """The ablation file: what is refused and how it is said, --quick, and the cells that it asks for."""
 
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from dsr.config import shipped
 from dsr.errors import Missing, UserError
 from dsr.study import ablation as files
+from dsr.study.ablate import Session, ablate
 from dsr.study.cells import Expansion, choose, distinct
-from dsr.study.conduct import Conduct, ablate
-
-BASE = {
-    "train_micro_batch_size_per_gpu": 1,
-    "gradient_accumulation_steps": 4,
-    "optimizer": {"type": "Adam", "params": {"lr": 0.004, "adam_w_mode": False}},
-    "dsr": {
-        "budget": {"epochs": 2},
-        "model": {"name": "deepdownscale", "width": 4, "blocks": 1},
-        "scaling": {"rule": "none"},
-        "log": {"every": 1},
-    },
-}
-
-
-def linear(**more):
-    return {"label": "weak, linear", "mode": "weak", "changes": ["dsr.scaling.rule=linear"], **more}
-
-
-def study(folder: Path, store: Path, **changes):
-    """An ablation file on the tiny store (40 training samples, 4 slots, so 10 updates an epoch)."""
-    (folder / "base.json").write_text(json.dumps(BASE))
-    values = {
-        "title": "A tiny study",
-        "base": "base.json",
-        "data": {"tiny": {"label": "tiny data", "store": str(store)}},
-        "arms": {
-            "strong": {"label": "strong", "mode": "strong"},
-            "none": {"label": "weak, rate kept", "mode": "weak"},
-            "linear": linear(),
-        },
-        "gpus": [1, 2, 3, 4],
-        "seeds": [1, 2],
-        **changes,
-    }
-    path = folder / "study.json"
-    path.write_text(json.dumps(values))
-    return path
+from tests.study.ablations import expand, linear, study
 
 
 def test_a_data_set_whose_store_is_missing_is_left_out(tmp_path, tiny_store):
@@ -72,16 +34,12 @@ def test_a_study_goes_on_only_with_the_data_that_it_began_with(tmp_path, tiny_st
     }
     file = study(tmp_path, tiny_store, data=data)
     ablation, base = files.read(file)
-    Conduct(Expansion(ablation, base), tmp_path / "run").begin()
+    Session(Expansion(ablation, base), tmp_path / "run").begin()
     shutil.rmtree(tmp_path / "other.zarr")
     for cell in (None, 1):
         with pytest.raises(UserError, match="began with data other, whose store is missing now"):
             ablate(file, tmp_path / "run", cell=cell)
     assert "data other is left out" in capsys.readouterr().err
-
-
-def expand(path, quick=False):
-    return Expansion(*files.read(path, quick=quick))
 
 
 @pytest.mark.parametrize(
@@ -125,9 +83,9 @@ def test_two_runs_never_share_a_folder(tmp_path, tiny_store):
 
 def test_quick_is_a_merge_patch(tmp_path, tiny_store):
     quick = {"seeds": [3, 4], "arms": {"linear": None, "none": {"label": "kept"}}}
-    found, _ = files.read(study(tmp_path, tiny_store, quick=quick), quick=True)
-    assert found.seeds == [3, 4] and list(found.arms) == ["strong", "none"]
-    assert (found.arms["none"].label, found.arms["none"].mode) == ("kept", "weak")
+    ablation, _ = files.read(study(tmp_path, tiny_store, quick=quick), quick=True)
+    assert ablation.seeds == [3, 4] and list(ablation.arms) == ["strong", "none"]
+    assert (ablation.arms["none"].label, ablation.arms["none"].mode) == ("kept", "weak")
     with pytest.raises(UserError, match="no section quick"):
         files.read(study(tmp_path, tiny_store), quick=True)
 
@@ -156,7 +114,7 @@ def test_budgets_are_equal_samples_or_equal_updates(tmp_path, tiny_store):
     assert plans["sequential", 1, "epochs"].updates == 20
     assert (plans["linear", 4, "epochs"].updates, plans["linear", 4, "updates"].updates) == (4, 20)
     assert plans["strong", 4, "updates"].updates == 20
-    every = next(c for c in cells if c.choice == ("tiny", "linear", "updates", 4)).task.experiment.dsr.validation.every
+    every = next(c for c in cells if c.place == ("tiny", "linear", "updates", 4)).task.experiment.dsr.validation.every
     assert every == 10  # as often as the sequential run, whose epoch has 10 updates
 
 
@@ -202,7 +160,7 @@ def test_an_arm_in_mode_auto_is_planned_by_its_own_probe(tmp_path, tiny_store):
 
 def test_an_arm_s_micro_batch_keeps_the_batch(tmp_path, tiny_store):
     cells = expand(study(tmp_path, tiny_store, arms={"a": linear(micro_batch=2)})).study({})
-    plan = next(c.plan for c in cells if c.choice == ("tiny", "a", "epochs", 2))
+    plan = next(c.plan for c in cells if c.place == ("tiny", "a", "epochs", 2))
     assert (plan.micro_batch, plan.slots, plan.effective_batch) == (2, 4, 8)
 
 
@@ -242,12 +200,12 @@ def test_the_best_mean_score_wins_and_a_rate_that_diverges_cannot(tmp_path, tiny
 def test_the_shipped_study_asks_for_what_it_should(tmp_path):
     """Read it only: its stores are not here."""
     path = shipped("ablations/strong_vs_weak.json")
-    found, base = files.read(path)
-    assert base.exists() and len(found.seeds) >= 5 and found.gpus == [1, 2, 4, 8, 16, 32]
-    assert set(found.budgets) == {"epochs", "updates"}
-    assert {arm.mode for arm in found.arms.values()} == {"strong", "weak", "auto"}
-    built = [data.changes["dsr"] for data in found.data.values() if data.simulate]
+    ablation, base = files.read(path)
+    assert base.exists() and len(ablation.seeds) >= 5 and ablation.gpus == [1, 2, 4, 8, 16, 32]
+    assert set(ablation.budgets) == {"epochs", "updates"}
+    assert {arm.mode for arm in ablation.arms.values()} == {"strong", "weak", "auto"}
+    built = [data.changes["dsr"] for data in ablation.data.values() if data.simulate]
     assert len({changes["data"]["samples"] for changes in built}) == 3
     assert len({changes["budget"]["epochs"] for changes in built}) == 1  # so that larger sets have more updates
     quick, _ = files.read(path, quick=True)
-    assert set(quick.arms) < set(found.arms)
+    assert set(quick.arms) < set(ablation.arms)

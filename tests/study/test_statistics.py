@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsr.study.statistics import difference_interval, mean_interval, prediction_interval, wilson_interval
+from dsr.study.statistics import difference_interval, mean_interval, prediction_interval, share_interval
 
 FIVE = [2.0, 4.0, 4.0, 5.0, 5.0]  # mean 4, variance 6 / 4 = 1.5
 
@@ -35,4 +35,4 @@ def test_the_difference_s_interval_is_welch_s():
     [(0, (0.0, 0.4345)), (1, (0.0362, 0.6245)), (5, (0.5655, 1.0))],  # Wilson 1927 for 5 runs, z = 1.96
 )
 def test_the_share_of_failures_has_wilson_s_interval(count, expected):
-    assert wilson_interval(count, 5, 0.95) == pytest.approx(expected, abs=1e-4)
+    assert share_interval(count, 5, 0.95) == pytest.approx(expected, abs=1e-4)

@@ -15,10 +15,10 @@ import pytest
 
 from dsr.errors import UserError
 from dsr.run import Run
-from dsr.study.conduct import ablate
-from dsr.study.outcome import test_error as error_of
+from dsr.study.ablate import ablate
+from dsr.study.results import test_error as error_of
 from tests.launched import wait_until
-from tests.study.test_ablation import linear, study
+from tests.study.ablations import linear, study
 
 pytestmark = pytest.mark.slow
 
@@ -103,8 +103,8 @@ def test_it_says_what_it_will_do_before_it_begins(killed):
     _, _, said = killed
     assert "A tiny study: 10 runs (3 to tune rates, 5 of the study, 2 to prove" in said
     assert "at once, about" in said
-    assert "cannot be: tiny, strong at 3 GPUs, equal epochs: 3 GPUs do not divide the 4 slots" in said
-    assert "cannot be: tiny, none at 16 GPUs, equal epochs: an effective batch of 64 samples is larger" in said
+    assert "impossible: tiny, strong at 3 GPUs, equal epochs: 3 GPUs do not divide the 4 slots" in said
+    assert "impossible: tiny, none at 16 GPUs, equal epochs: an effective batch of 64 samples is larger" in said
 
 
 def test_no_run_outlives_a_killed_study(killed):
@@ -144,11 +144,11 @@ def test_the_error_is_the_evaluation_s(finished):
     from dsr.verify.evaluate import evaluate
 
     run = finished[0] / "cells" / SEQUENTIAL
-    found, whole = error_of(Run(run)), evaluate(run)
+    error, whole = error_of(Run(run)), evaluate(run)
     for name in ("t", "p"):
-        assert found["rmse"][name] == pytest.approx(whole.variables[name].rmse["network"], rel=1e-6)
-    assert found["bicubic"]["t"] == pytest.approx(whole.variables["t"].rmse["bicubic"], rel=1e-6)
-    assert found["skill"] == pytest.approx(1 - found["rmse"]["t"] / found["bicubic"]["t"])
+        assert error.rmse[name] == pytest.approx(whole.variables[name].rmse["network"], rel=1e-6)
+    assert error.bicubic["t"] == pytest.approx(whole.variables["t"].rmse["bicubic"], rel=1e-6)
+    assert error.skill == pytest.approx(1 - error.rmse["t"] / error.bicubic["t"])
 
 
 def test_the_study_s_file_holds_definitions_tuned_rates_and_proofs(finished):
@@ -269,7 +269,7 @@ def test_a_run_of_another_file_is_not_taken_for_the_cell_s(file, finished, tmp_p
     """What stands in the folder must be the cell's own experiment, or it is played anew."""
     from dsr.study import ablation as files
     from dsr.study.cells import Expansion
-    from dsr.study.running import Folder, _is_of
+    from dsr.study.processes import Folder, _is_of
 
     expansion = Expansion(*files.read(file))
     cells = expansion.study({("tiny", "sequential", "epochs", 1): 0.004})
