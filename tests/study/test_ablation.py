@@ -209,3 +209,10 @@ def test_the_shipped_study_asks_for_what_it_should(tmp_path):
     assert len({changes["budget"]["epochs"] for changes in built}) == 1  # so that larger sets have more updates
     quick, _ = files.read(path, quick=True)
     assert set(quick.arms) < set(ablation.arms)
+
+
+def test_the_key_of_a_computation_never_changes_so_that_older_studies_continue(tmp_path, tiny_store):
+    cells = expand(study(tmp_path, tiny_store)).study({})
+    keys = {(cell.arm, cell.gpus): cell.key for cell in cells if cell.plan and cell.seed == 1}
+    assert keys["sequential", 1].startswith("63c9ff0a")
+    assert keys["none", 2].startswith("debd8633")
