@@ -1,6 +1,7 @@
 """Components from outside dsr: found where the user names them, never imported because a file of a run says so."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dsr.models.networks import NETWORKS
 from dsr.run import Run
 from dsr.run.provenance import changes, environment
 from dsr.scaling.rules import RULES
+from tests.networks import features
 
 SMALL = Path(__file__).parent / "small.json"
 TOY = '''
@@ -209,3 +211,21 @@ def test_a_resume_says_that_the_code_changed(package):
     assert changes(before, environment("", "", 1, "", ["toy"])) == []
     (package / "parts.py").write_text(TOY + "\n")
     assert changes(before, environment("", "", 1, "", ["toy"])) == ["the code of toy"]
+
+
+# what CONTRIBUTING.md says
+
+
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+
+
+def test_the_files_that_the_guide_links_are_there():
+    links = re.findall(r"\]\(([^)]+)\)", CONTRIBUTING.read_text())
+    assert len(links) > 15
+    assert [link for link in links if not (CONTRIBUTING.parent / link).exists()] == []
+
+
+def test_the_guide_s_network_works(package):
+    (package / "nets.py").write_text(re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.S)[0])
+    network = config.load(SMALL, ['dsr.model={"name": "toy.nets:Convolution", "size": 5}']).dsr.model
+    assert network.build(features(3, variables=2))(torch.ones(1, 3, 8, 8)).shape == (1, 2, 8, 8)
