@@ -212,7 +212,7 @@ def write(results: Results, folder: Path, file: Path) -> Path:
     rows = tables.cell_rows(results)
     write_csv(folder / "cells.csv", rows)
     tables.write_tensorboard(folder, rows)
-    return report.write(folder, study.to_json(), rows, tables.curve_rows(results))
+    return report.write(folder, study, rows, tables.curve_rows(results))
 
 
 def _lock(root: Path) -> Any:

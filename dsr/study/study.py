@@ -184,6 +184,11 @@ class Study(Record):
     runs: int
     run_seconds: float
 
+    @property
+    def possible(self) -> list[Group]:
+        """The groups that have runs."""
+        return [group for group in self.groups if isinstance(group, Group)]
+
     def to_json(self) -> dict[str, Any]:
         """What study.json holds."""
         return self.model_dump()

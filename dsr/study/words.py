@@ -1,62 +1,60 @@
-"""What a study says in plain words: the answer for a forecaster, what each cell shows, and what was not studied."""
+"""A study in plain words: the answer for a forecaster, what each cell shows, and what was not studied."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
-Group = dict[str, Any]
+from dsr.study.study import AutoRun, DataSummary, Group, Impossible, Study
 
 
-def answer(result: dict[str, Any]) -> list[tuple[str, str]]:
+def answer(study: Study) -> list[tuple[str, str]]:
     """The answer in one paragraph, as (what it is about, what the data say of it)."""
     parts = [
-        ("One GPU", _sequential(result)),
-        ("Sharing the batch (strong scaling)", _strong(result)),
-        ("Letting the batch grow with the GPUs (weak scaling), in as many epochs", _kept(result, "epochs")),
-        ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(result, "updates")),
-        ("Runs that did not converge", _failures(result)),
-        ("Letting a probe choose batch and GPUs (--mode auto)", _auto(result)),
-        ("What this does not show", _limits(result)),
+        ("One GPU", _sequential(study)),
+        ("Sharing the batch (strong scaling)", _strong(study)),
+        ("Letting the batch grow with the GPUs (weak scaling), in as many epochs", _kept(study, "epochs")),
+        ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(study, "updates")),
+        ("Runs that did not converge", _failures(study)),
+        ("Letting a probe choose batch and GPUs (--mode auto)", _auto(study)),
+        ("What this does not show", _limits(study)),
     ]
     return [(about, text) for about, text in parts if text]
 
 
-def best_weak(result: dict[str, Any], data: str, budget: str) -> dict[int, Group | None]:
-    """By GPU count the weak arm with the most skill, picked by hindsight; None where every arm has runs that fail."""
-    groups = [g for g in result["groups"] if (g["data"], g["budget"], g["mode"]) == (data, budget, "weak")]
-    groups = [g for g in groups if "reason" not in g and g["gpus"] > 1]
+def best_weak(study: Study, data: str, budget: str) -> dict[int, Group | None]:
+    """By GPU count the weak arm with the most skill, chosen by hindsight; None where every arm has runs that fail."""
+    groups = [g for g in study.possible if (g.data, g.budget, g.mode) == (data, budget, "weak") and g.gpus > 1]
     best: dict[int, Group | None] = {}
-    for gpus in sorted({g["gpus"] for g in groups}):
-        whole = [g for g in groups if g["gpus"] == gpus and g["skill"] is not None and not g["diverged"]]
-        best[gpus] = max(whole, key=lambda g: g["skill"], default=None)
+    for gpus in sorted({g.gpus for g in groups}):
+        whole = [(g.skill, g) for g in groups if g.gpus == gpus and g.skill is not None and not g.diverged]
+        best[gpus] = max(whole, key=lambda pair: pair[0], default=(None, None))[1]
     return best
 
 
-def kept(group: Group | None, about: dict[str, Any]) -> str:
-    """The share of one GPU's skill that a cell keeps, with the interval that the seeds allow: "83 % (77 to 89)"."""
-    if group is None:
+def kept(group: Group | None, about: DataSummary) -> str:
+    """The share of one GPU's skill that a cell keeps, with its interval over the seeds: "83 % (77 to 89)"."""
+    if group is None or group.skill is None:
         return "in every arm runs fail"
-    share = f"{100 * group['skill'] / _one(about):.0f} %"
-    if group["difference_interval"] is None:
+    share = f"{100 * group.skill / _one(about):.0f} %"
+    if group.difference_interval is None:
         return f"{share} (too few seeds)"
-    low, high = (100 * (1 + end / _one(about)) for end in group["difference_interval"])
+    low, high = (100 * (1 + end / _one(about)) for end in group.difference_interval)
     return f"{share} ({low:.0f} to {high:.0f})"
 
 
-def verdict(group: Group) -> str:
+def verdict(group: Group | Impossible) -> str:
     """What the seeds of one cell show against the sequential run: the table's class, and its symbol's meaning."""
-    if "reason" in group:
+    if isinstance(group, Impossible):
         return "impossible"
-    if group["diverged"]:
+    if group.diverged:
         return "diverged"
-    if group["skill"] is None:
+    if group.skill is None:
         return "failed"
-    if group["identical"]:
+    if group.identical:
         return "identical"
-    if group["difference_interval"] is None:
+    if group.difference_interval is None:
         return "unknown"
-    low, high = group["difference_interval"]
+    low, high = group.difference_interval
     return "worse" if high < 0 else "better" if low > 0 else "same"
 
 
@@ -66,96 +64,98 @@ SYMBOLS = {
     "worse": ("▼", "worse than the sequential run: the interval of the difference lies below zero"),
     "better": ("▲", "better than the sequential run: the interval of the difference lies above zero"),
     "diverged": ("✗", "so many of the runs did not converge; the skill is that of the others"),
-    "impossible": ("–", "cannot be"),
-    "failed": ("?", "failed for a reason of its own: see cells.csv"),
+    "impossible": ("–", "impossible"),
+    "failed": ("?", "failed for another reason: see cells.csv"),
     "unknown": ("·", "too few seeds to compare"),
 }
 
 
-def entry(group: Group) -> str:
+def entry(group: Group | Impossible) -> str:
     """A cell of the table of verdicts: "0.451 ▼", "0.30 ✗ 2/5"."""
     kind = verdict(group)
-    skill = "" if group.get("skill") is None else f"{group['skill']:.3f} "
-    count = f" {group['diverged']}/{group['runs']}" if kind == "diverged" else ""
-    return f"{skill}{SYMBOLS[kind][0]}{count}"
+    symbol = SYMBOLS[kind][0]
+    if isinstance(group, Impossible):
+        return symbol
+    skill = "" if group.skill is None else f"{group.skill:.3f} "
+    count = f" {group.diverged}/{group.runs}" if kind == "diverged" else ""
+    return f"{skill}{symbol}{count}"
 
 
-def definitions(result: dict[str, Any]) -> list[str]:
+def definitions(study: Study) -> list[str]:
     """What the words mean, as the ablation file defined them before anything ran."""
-    found = result["definitions"]
-    level = f"{100 * found['level']:g} %"
+    level = f"{100 * study.definitions.level:g} %"
     where = {
         "prediction": "where one more sequential run would lie (prediction interval)",
         "confidence": "where the mean of the sequential runs lies (confidence interval)",
-    }[found["same"]]
+    }[study.definitions.same]
     return [
         "Skill is 1 - RMSE / RMSE of bicubic interpolation on the test split, of the network that was best on the "
         "validation split: 0 is interpolation, 1 is perfect. With several variables it is the mean over them.",
         "Diverged: a loss, gradient or field was not a finite number, or the run's last network is worse than "
-        f"{_floor(result)} on validation data, or its best network is on test data.",
+        f"{_floor(study)} on validation data, or its best network is on test data.",
         f"A single run is the same if its skill lies in the {level} interval of {where}; below it is worse, above "
         "it better. A cell of several seeds is compared by the interval of the difference of the means (Welch). "
         f"Bars are {level} intervals of the mean (Student's t); shares of failures have {level} Wilson intervals.",
         "Equal epochs: N GPUs in weak scaling see as many samples as the sequential run, less what does not fill a "
         "batch at an epoch's end, in 1/N of its updates; auto sees as many as its probe says. Equal updates: N GPUs "
         "make as many updates, and so see N times the samples. samples_seen in cells.csv is what was really seen.",
-        f"The target of the time to target is {100 * found['target']:g} % of the sequential runs' best skill on "
-        "validation data.",
+        f"The target of the time to target is {100 * study.definitions.target:g} % of the sequential runs' best skill "
+        "on validation data.",
     ]
 
 
-def chosen(runs: list[dict[str, Any]]) -> str:
+def chosen(runs: list[AutoRun]) -> str:
     """What the probes chose, as batch on GPUs (seeds): "16 on 16 (4), 32 on 32 (1)"."""
-    counts = Counter((run["effective_batch"], run["gpus"]) for run in runs)
+    counts = Counter((run.effective_batch, run.gpus) for run in runs)
     parts = [f"{batch} on {gpus} ({seeds})" for (batch, gpus), seeds in counts.most_common()]
     return ", ".join(parts)
 
 
-def _floor(result: dict[str, Any]) -> str:
-    below = result["definitions"]["diverged_below"]
+def _floor(study: Study) -> str:
+    below = study.definitions.diverged_below
     return "bicubic interpolation" if below == 0 else f"skill {below:g}"
 
 
-def shared(result: dict[str, Any]) -> list[str]:
+def shared(study: Study) -> list[str]:
     """Which cells were not run because another is the same computation, and what proves it."""
     lines = [
         "Strong scaling at any GPU count is the same computation as the sequential run, and every N-GPU run was "
         "rehearsed on one device, which plays all GPUs' slots. So such cells were run once."
     ]
-    for proof in result["proofs"]:
-        label = result["arms"][proof["arm"]]
-        what = f"{label}, {proof['gpus']} GPUs, {proof['updates']} updates of {result['data'][proof['data']]['label']}"
-        if proof["same_bits"] is None:
-            lines.append(f"{what}: the check did not run ({proof['reason'] or 'not played'}).")
-        elif proof["same_bits"]:
+    for proof in study.proofs:
+        label = study.arms[proof.arm]
+        what = f"{label}, {proof.gpus} GPUs, {proof.updates} updates of {study.data[proof.data].label}"
+        if proof.same_bits is None:
+            lines.append(f"{what}: the check did not run ({proof.reason or 'not run'}).")
+        elif proof.same_bits:
             lines.append(
-                f"{what}: {proof['ranks']} real ranks and one device ended with the same weights "
-                f"(SHA-256 {proof['weights_sha256'][0][:12]}…)."
+                f"{what}: {proof.ranks} real ranks and one device ended with the same weights "
+                f"(SHA-256 {str(proof.weights_sha256[0])[:12]}…)."
             )
         else:
-            lines.append(f"{what}: {proof['ranks']} real ranks and one device ended with DIFFERENT weights.")
-    if not result["proofs"]:
+            lines.append(f"{what}: {proof.ranks} real ranks and one device ended with DIFFERENT weights.")
+    if not study.proofs:
         lines.append("No real ranks were run in this study to prove it.")
-    if len(result["sources"]) > 1:
-        lines.append(f"The runs were made by {len(result['sources'])} versions of dsr's code (study.json names them).")
+    if len(study.sources) > 1:
+        lines.append(f"The runs were made by {len(study.sources)} versions of dsr's code (study.json names them).")
     return lines
 
 
-def tuning(result: dict[str, Any]) -> list[str]:
+def tuning(study: Study) -> list[str]:
     """What was tuned, how, and where the search ended at its edge."""
-    if not result["tuning"]:
+    if not study.tuning:
         return ["Nothing was tuned: the learning rate is the experiment's own. An untuned rate can hide everything."]
     lines = []
-    for found in result["tuning"]:
-        scores = found["validation_scores"]
-        where = f"{result['data'][found['data']]['label']}, {result['arms'][found['arm']]}"
-        where += f", {found['gpus']} GPUs, equal {found['budget']}" if found["gpus"] > 1 else ""
-        seeds = f"{len(found['seeds'])} seed" + ("s" if len(found["seeds"]) > 1 else "")
+    for tuned in study.tuning:
+        scores = tuned.validation_scores
+        where = f"{study.data[tuned.data].label}, {study.arms[tuned.arm]}"
+        where += f", {tuned.gpus} GPUs, equal {tuned.budget}" if tuned.gpus > 1 else ""
+        seeds = f"{len(tuned.seeds)} seed" + ("s" if len(tuned.seeds) > 1 else "")
         tried = ", ".join(f"{rate} ({_scores(values)})" for rate, values in scores.items())
-        edge = ". It lies at the edge of what was tried: a better one may lie beyond" if found["at_the_edge"] else ""
+        edge = ". It lies at the edge of what was tried: a better one may lie beyond" if tuned.at_the_edge else ""
         if all(None in values for values in scores.values()):
             edge = ". Every rate diverged with some seed; the lowest was taken"
-        lines.append(f"{where}: {found['rate']:g}, of {tried}; {seeds}{edge}.")
+        lines.append(f"{where}: {tuned.rate:g}, of {tried}; {seeds}{edge}.")
     return lines
 
 
@@ -163,96 +163,94 @@ def _scores(values: list[float | None]) -> str:
     return " / ".join("diverged" if value is None else f"{value:.4f}" for value in values)
 
 
-def _sequential(result: dict[str, Any]) -> str:
+def _sequential(study: Study) -> str:
     reached = [
-        f"{_one(about):.3f} for {about['label']}{_unit(about)}"
-        for about in result["data"].values()
-        if about["sequential_skill"]
+        f"{_one(about):.3f} for {about.label}{_unit(about)}" for about in study.data.values() if about.sequential_skill
     ]
     return f"skill {'; '.join(reached)}. Skill 1 is perfect, 0 is bicubic interpolation." if reached else ""
 
 
-def _strong(result: dict[str, Any]) -> str:
-    groups = [g for g in result["groups"] if g["mode"] == "strong" and "reason" not in g and g["gpus"] > 1]
-    proofs = [p for p in result["proofs"] if p["same_bits"] is not None and p["arm"] in {g["arm"] for g in groups}]
-    if wrong := [p for p in proofs if not p["same_bits"]]:
-        return f"it did NOT keep the bits on {wrong[0]['gpus']} real ranks."
-    same = {data: [g["gpus"] for g in groups if g["data"] == data and g["identical"]] for data in result["data"]}
+def _strong(study: Study) -> str:
+    groups = [g for g in study.possible if g.mode == "strong" and g.gpus > 1]
+    proofs = [p for p in study.proofs if p.same_bits is not None and p.arm in {g.arm for g in groups}]
+    if wrong := [p for p in proofs if not p.same_bits]:
+        return f"it did NOT keep the bits on {wrong[0].gpus} real ranks."
+    same = {data: [g.gpus for g in groups if g.data == data and g.identical] for data in study.data}
     most = {data: max(counts) for data, counts in same.items() if counts}
-    if not most or not all(g["identical"] for g in groups):
+    if not most or not all(g.identical for g in groups):
         return "it is not the same computation as one GPU here: see the tables." if groups else ""
-    real = max((p["ranks"] for p in proofs), default=0)
+    real = max((p.ranks for p in proofs), default=0)
     how = f"checked on up to {real} real ranks" if real else "by its arithmetic; not checked on real ranks here"
     widest = max(most.values())
-    fewer = ", ".join(f"{result['data'][data]['label']}: {count}" for data, count in most.items() if count < widest)
+    fewer = ", ".join(f"{study.data[data].label}: {count}" for data, count in most.items() if count < widest)
     upto = f"{widest} GPUs" + (f" ({fewer})" if fewer else "")
     return f"it loses nothing. Up to {upto} the network is the one that one GPU trains, bit for bit ({how})."
 
 
-def _kept(result: dict[str, Any], budget: str) -> str:
+def _kept(study: Study, budget: str) -> str:
     """For each data set what the best weak arm keeps at the most GPUs."""
     texts = []
-    for data, about in result["data"].items():
-        best = best_weak(result, data, budget)
-        if best and about["sequential_skill"]:
+    for data, about in study.data.items():
+        best = best_weak(study, data, budget)
+        if best and about.sequential_skill:
             most = max(best)
-            texts.append(f"{about['label']}, {most} GPUs: {kept(best[most], about)}")
+            texts.append(f"{about.label}, {most} GPUs: {kept(best[most], about)}")
     if not texts:
         return ""
-    level = f"{100 * result['definitions']['level']:g} %"
-    return f"the best arm, picked by hindsight, keeps of one GPU's skill ({level} interval): {'; '.join(texts)}."
+    level = f"{100 * study.definitions.level:g} %"
+    return f"the best arm, chosen by hindsight, keeps of one GPU's skill ({level} interval): {'; '.join(texts)}."
 
 
-def _one(about: dict[str, Any]) -> float:
+def _one(about: DataSummary) -> float:
     """The sequential runs' mean skill."""
-    return sum(about["sequential_skill"]) / len(about["sequential_skill"])
+    return sum(about.sequential_skill) / len(about.sequential_skill)
 
 
-def _failures(result: dict[str, Any]) -> str:
+def _failures(study: Study) -> str:
     """How many weak runs did not converge, over everything that the study tried, and in how many cells most did not."""
     sentences = []
-    for budget, found in result["failures"].items():
-        if found["runs"]:
-            worse = found["diverged"] - found["not_finite"]
+    for budget, failures in study.failures.items():
+        if failures.runs:
+            worse = failures.diverged - failures.not_finite
             sentences.append(
-                f"{found['diverged']} of {found['runs']} weak runs at equal {budget} ({found['not_finite']} were not "
-                f"finite, {worse} ended worse than {_floor(result)})"
+                f"{failures.diverged} of {failures.runs} weak runs at equal {budget} ({failures.not_finite} were not "
+                f"finite, {worse} ended worse than {_floor(study)})"
             )
     if not sentences:
         return ""
-    weak = [g for g in result["groups"] if g["mode"] == "weak" and g["gpus"] > 1 and "reason" not in g]
-    often = sum(2 * g["diverged"] > g["runs"] for g in weak)
+    weak = [g for g in study.possible if g.mode == "weak" and g.gpus > 1]
+    often = sum(2 * g.diverged > g.runs for g in weak)
     return f"{', and '.join(sentences)}. In {often} of {len(weak)} weak cells more than half of the runs fail."
 
 
-def _auto(result: dict[str, Any]) -> str:
+def _auto(study: Study) -> str:
     """Its samples and its predicted time to the target against the best cell of the grid, by data set."""
     texts = []
-    for found in result["auto"]:
-        label = result["data"][found["data"]]["label"]
-        if found["samples"]["ratio"] is None:
+    for auto in study.auto:
+        label = study.data[auto.data].label
+        if auto.samples.ratio is None:
             texts.append(f"{label}: no comparison, since not every seed reached the target")
             continue
-        shares = f"{found['samples']['ratio']:.2f} times the samples"
-        if found["seconds"]["ratio"] is not None:
-            shares += f" and {found['seconds']['ratio']:.2f} times the time"
-        texts.append(f"{label}, at most {found['gpus']} GPUs: {shares}")
+        shares = f"{auto.samples.ratio:.2f} times the samples"
+        if auto.seconds.ratio is not None:
+            shares += f" and {auto.seconds.ratio:.2f} times the time"
+        texts.append(f"{label}, at most {auto.gpus} GPUs: {shares}")
     if not texts:
         return ""
     return (
-        "to the target it took, against the grid's best cells (picked by hindsight, for samples and for predicted time "
+        "to the target it took, against the grid's best cells (chosen by hindsight, for samples and for predicted time "
         "apart; its probe not counted): "
         f"{'; '.join(texts)}."
     )
 
 
-def _limits(result: dict[str, Any]) -> str:
-    seeds = max((g["runs"] for g in result["groups"]), default=0)
-    tuned = "was tuned on validation data first" if result["tuning"] else "was not tuned"
-    retuned = {found["arm"] for found in result["tuning"] if found["gpus"] > 1}
+def _limits(study: Study) -> str:
+    seeds = max((g.runs for g in study.groups), default=0)
+    tuned = "was tuned on validation data first" if study.tuning else "was not tuned"
+    retuned = {rate.arm for rate in study.tuning if rate.gpus > 1}
     again = "it was tuned anew at every batch in the arm that says so" if retuned else "it was not tuned anew"
-    longer = {g["arm"] for g in result["groups"] if g["budget"] == "updates"}
-    weak = {g["arm"] for g in result["groups"] if g["mode"] == "weak"}
+    longer = {g.arm for g in study.groups if g.budget == "updates"}
+    weak = {g.arm for g in study.groups if g.mode == "weak"}
     left = f" Equal updates were tried with {len(longer & weak)} of {len(weak)} weak arms." if longer else ""
     return (
         f"it is one network, {seeds} seeds, and these data. The sequential learning rate "
@@ -260,9 +258,10 @@ def _limits(result: dict[str, Any]) -> str:
     )
 
 
-def _unit(about: dict[str, Any]) -> str:
+def _unit(about: DataSummary) -> str:
     """The sequential run's RMSE and bicubic's, where there is one variable."""
-    if not about["bicubic"] or len(about["sequential_rmse"]) != 1:
+    if not about.bicubic or not about.sequential_rmse or not about.units or len(about.sequential_rmse) != 1:
         return ""
-    (name, bicubic), unit = next(iter(about["bicubic"].items())), next(iter(about["units"].values()))
-    return f" (RMSE {about['sequential_rmse'][name]:.3f} {unit}, interpolation's {bicubic:.3f} {unit})"
+    ((name, rmse),) = about.sequential_rmse.items()
+    unit = about.units[name]
+    return f" (RMSE {rmse:.3f} {unit}, interpolation's {about.bicubic[name]:.3f} {unit})"

@@ -1,4 +1,4 @@
-"""The ablation file: what is refused and how it is said, --quick, and the cells that it asks for."""
+"""The ablation file: what is refused and the message, --quick, and the cells that it asks for."""
 
 import shutil
 
@@ -66,7 +66,7 @@ def test_a_study_goes_on_only_with_the_data_that_it_began_with(tmp_path, tiny_st
         ({"arms": {"auto": linear(mode="auto")}, "wires": {"gbit_per_s": 1}}, "wires: a run in mode auto"),
     ],
 )
-def test_what_is_wrong_in_any_cell_is_said_before_anything_starts(tmp_path, tiny_store, changes, message):
+def test_what_is_wrong_in_any_cell_is_refused_before_anything_starts(tmp_path, tiny_store, changes, message):
     path = study(tmp_path, tiny_store, **changes)
     with pytest.raises(UserError, match=message):
         ablate(path, tmp_path / "run")
@@ -118,7 +118,7 @@ def test_budgets_are_equal_samples_or_equal_updates(tmp_path, tiny_store):
     assert every == 10  # as often as the sequential run, whose epoch has 10 updates
 
 
-def test_a_cell_that_cannot_be_stands_there_once_with_its_reason(tmp_path, tiny_store):
+def test_an_impossible_cell_is_listed_once_with_its_reason(tmp_path, tiny_store):
     cells = expand(study(tmp_path, tiny_store, gpus=[3, 16])).study({})
     lost = {(c.arm, c.gpus): c.reason for c in cells if not c.plan}
     assert "3 GPUs do not divide the 4 slots" in lost["strong", 3]
@@ -198,7 +198,7 @@ def test_the_best_mean_score_wins_and_a_rate_that_diverges_cannot(tmp_path, tiny
 
 
 def test_the_shipped_study_asks_for_what_it_should(tmp_path):
-    """Read it only: its stores are not here."""
+    """It is only read: its stores may be missing."""
     path = shipped("ablations/strong_vs_weak.json")
     ablation, base = files.read(path)
     assert base.exists() and len(ablation.seeds) >= 5 and ablation.gpus == [1, 2, 4, 8, 16, 32]

@@ -75,15 +75,15 @@ def killed(file):
         done = {name for name, record in records.items() if record["state"] in ("finished", "diverged")}
     wait_until(lambda: process.poll() is not None or running(folder) - done)  # into the next run
     process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    _, output = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
     left = [path for name in done for path in (folder / "cells" / name).rglob("*") if path.is_file()]
-    return folder, {path: path.stat().st_mtime_ns for path in left}, said
+    return folder, {path: path.stat().st_mtime_ns for path in left}, output
 
 
 @pytest.fixture(scope="module")
 def finished(file, killed):
-    """The same study after the same command: (folder, what it said, the times of the files that stood there before)."""
+    """The same study after the same command: (folder, its output, the times of the files that were there before)."""
     folder, before, _ = killed
     answer = subprocess.run(
         [sys.executable, "-m", "dsr", "ablate", str(file), "--run-dir", str(folder), "--jobs", "2"],
@@ -99,19 +99,19 @@ def lines(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_it_says_what_it_will_do_before_it_begins(killed):
-    _, _, said = killed
-    assert "A tiny study: 10 runs (3 to tune rates, 5 of the study, 2 to prove" in said
-    assert "at once, about" in said
-    assert "impossible: tiny, strong at 3 GPUs, equal epochs: 3 GPUs do not divide the 4 slots" in said
-    assert "impossible: tiny, none at 16 GPUs, equal epochs: an effective batch of 64 samples is larger" in said
+def test_the_plan_is_printed_before_any_run_starts(killed):
+    _, _, output = killed
+    assert "A tiny study: 10 runs (3 to tune rates, 5 of the study, 2 to prove" in output
+    assert "at once, about" in output
+    assert "impossible: tiny, strong at 3 GPUs, equal epochs: 3 GPUs do not divide the 4 slots" in output
+    assert "impossible: tiny, none at 16 GPUs, equal epochs: an effective batch of 64 samples is larger" in output
 
 
 def test_no_run_outlives_a_killed_study(killed):
     wait_until(lambda: not processes_of(killed[0]))
 
 
-def test_no_finished_run_is_played_again(killed, finished):
+def test_no_finished_run_is_run_again(killed, finished):
     assert len(killed[1]) > 10 and finished[2] == killed[1]
 
 
@@ -130,7 +130,7 @@ def test_a_line_for_every_run(finished):
     assert (strong["gpus"], strong["devices"]) == ("2", "1")
     assert strong["run"] == f"cells/{SEQUENTIAL.replace('seed1', 'seed2')}"
     assert strong["weights_sha256"] == by_arm["sequential", "1"]["weights_sha256"]
-    assert strong["outcome"] == "unknown"  # of two sequential runs nothing can be told
+    assert strong["outcome"] == "unknown"  # two sequential runs have no interval
     assert by_arm["strong", "3"]["outcome"] == by_arm["none", "16"]["outcome"] == "impossible"
     assert "do not divide" in by_arm["strong", "3"]["reason"]
 
@@ -165,7 +165,7 @@ def test_the_study_s_file_holds_definitions_tuned_rates_and_proofs(finished):
     assert groups["wild", 2]["diverged"] == 1 and groups["wild", 2]["skill"] is None
 
 
-def test_auto_plays_what_its_probe_chose_and_is_held_against_the_best_of_the_grid(finished):
+def test_auto_runs_what_its_probe_chose_and_is_compared_with_the_best_of_the_grid(finished):
     found = json.loads((finished[0] / "study.json").read_text())
     (auto,) = found["auto"]
     assert (auto["data"], auto["arm"], auto["gpus"]) == ("tiny", "auto", 3)
@@ -206,7 +206,7 @@ def test_tensorboard_compares_the_runs(finished):
     assert board.Scalars("study/skill")[0].value == pytest.approx(float(lines(finished[0])[8]["skill"]), rel=1e-6)
 
 
-def test_the_same_command_again_plays_nothing_and_finds_the_same(file, finished):
+def test_the_same_command_again_runs_nothing_and_writes_the_same(file, finished):
     folder = finished[0]
     before = {path: path.read_bytes() for path in (folder / "cells.csv", *folder.glob("report/*.csv"))}
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/status.json")}
@@ -223,7 +223,7 @@ def test_a_study_that_has_begun_refuses_other_definitions(file, finished):
         ablate(other, finished[0])
 
 
-def test_a_run_that_is_lost_is_played_again_to_the_same_line(file, finished):
+def test_a_run_that_is_lost_is_run_again_with_the_same_line(file, finished):
     folder = finished[0]
     name = next(folder.glob("cells/tiny-none-2-*-seed2")).name
     before = lines(folder)
@@ -236,9 +236,11 @@ def test_a_run_that_is_lost_is_played_again_to_the_same_line(file, finished):
 
 def test_slurm_gets_an_array_of_cells_between_tuning_and_report(file, tmp_path, monkeypatch, capsys):
     assert ablate(file, tmp_path / "run", submit="slurm", dry_run=True) == 0
-    said = capsys.readouterr().out
-    assert "#SBATCH --array=1-3" in said and "#SBATCH --array=4-14" in said and "#SBATCH --cpus-per-task=2" in said
-    assert f"dsr ablate {file} --run-dir {tmp_path / 'run'} --cell $SLURM_ARRAY_TASK_ID" in said
+    output = capsys.readouterr().out
+    assert (
+        "#SBATCH --array=1-3" in output and "#SBATCH --array=4-14" in output and "#SBATCH --cpus-per-task=2" in output
+    )
+    assert f"dsr ablate {file} --run-dir {tmp_path / 'run'} --cell $SLURM_ARRAY_TASK_ID" in output
     assert not (tmp_path / "run").exists()
     calls = tmp_path / "calls"
     sbatch = tmp_path / "sbatch"
@@ -256,7 +258,7 @@ def test_slurm_gets_an_array_of_cells_between_tuning_and_report(file, tmp_path, 
         assert subprocess.run(["sh", "-n", script]).returncode == 0
 
 
-def test_a_task_of_the_array_plays_its_own_cell_and_no_other(file, finished, capsys):
+def test_a_task_of_the_array_runs_its_own_cell_and_no_other(file, finished, capsys):
     folder = finished[0]
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/status.json")}
     assert ablate(file, folder, cell=1) == 0
@@ -266,7 +268,7 @@ def test_a_task_of_the_array_plays_its_own_cell_and_no_other(file, finished, cap
 
 
 def test_a_run_of_another_file_is_not_taken_for_the_cell_s(file, finished, tmp_path):
-    """What stands in the folder must be the cell's own experiment, or it is played anew."""
+    """The run in the folder must be of the cell's own experiment; otherwise the cell is run anew."""
     from dsr.study import ablation as files
     from dsr.study.cells import Expansion
     from dsr.study.processes import Folder, _is_of

@@ -38,7 +38,7 @@ def run(arm, curve, *, batch=4, gpus=1, seconds=0.4, auto=None):
     return SimpleNamespace(data="a", arm=arm, gpus=gpus, seed=1, mode=arm, plan=own, chosen=plan, result=result)
 
 
-def test_an_update_s_own_time_is_told_from_its_slots():
+def test_the_time_of_an_update_is_separated_from_that_of_its_slots():
     """0.2 s an update, 0.1 s a slot of 1, 0.3 s a slot of 4."""
 
     def timed(micro, slots, seconds):
@@ -50,7 +50,7 @@ def test_an_update_s_own_time_is_told_from_its_slots():
     small, large = (target.times(Runs(cells=cells), cell) for cell in cells[:2])
     assert (small.update, small.slot) == (pytest.approx(0.2), pytest.approx(0.1))
     assert (large.update, large.slot) == (pytest.approx(0.2), pytest.approx(0.3))
-    alone = target.times(Runs(cells=cells[:2]), cells[0])  # one count of slots each tells nothing apart
+    alone = target.times(Runs(cells=cells[:2]), cells[0])  # one number of slots each cannot separate them
     assert (alone.update, alone.slot) == (0, pytest.approx(0.15))
 
 
@@ -95,7 +95,7 @@ def test_a_run_reaches_it_with_its_first_validation_above(runs):
     assert auto.seconds == pytest.approx(20 * update) and update == pytest.approx(0.2, rel=1e-3)
 
 
-def test_auto_is_held_against_the_whole_cell_that_is_best_in_each(runs):
+def test_auto_is_compared_with_the_complete_cell_that_is_best_in_each(runs):
     def group(arm, samples, seconds, reached=2, mode="weak"):
         values = {name: None for name in Group.model_fields}
         values |= {

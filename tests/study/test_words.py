@@ -3,29 +3,22 @@
 import pytest
 
 from dsr.study import words
+from dsr.study.ablation import Definitions
+from dsr.study.study import AutoSummary, Comparison, DataSummary, Failures, Group, Proof, Study
 
-SEQUENTIAL = {"label": "A", "sequential_skill": [0.5, 0.5], "training_samples": 80, "bicubic": None}
+DATA = DataSummary.model_construct(label="A", sequential_skill=[0.5, 0.5], training_samples=80, bicubic=None)
 
 
 def group(skill, interval, **more):
-    difference = None if skill is None else skill - 0.5
-    return {
-        **{"data": "a", "budget": "epochs", "mode": "weak", "arm": "none", "gpus": 8, "runs": 5, "diverged": 0},
-        **{"identical": False, "skill": skill, "difference": difference, "difference_interval": interval},
-        **more,
-    }
+    values = {"data": "a", "budget": "epochs", "mode": "weak", "arm": "none", "gpus": 8, "runs": 5, "diverged": 0}
+    values |= {"identical": False, "skill": skill, "difference": skill - 0.5, "difference_interval": interval}
+    return Group.model_construct(**(values | more))
 
 
 def answer(*groups, **more):
-    result = {
-        "data": {"a": SEQUENTIAL},
-        "arms": {"none": "weak, rate kept"},
-        "definitions": {"level": 0.95, "target": 0.9, "diverged_below": 0.0},
-        "groups": list(groups),
-        **{"proofs": [], "tuning": [], "auto": [], "failures": {}},
-        **more,
-    }
-    return dict(words.answer(result))
+    values = {"data": {"a": DATA}, "arms": {"none": "weak, rate kept"}, "definitions": Definitions(target=0.9)}
+    values |= {"groups": list(groups), "proofs": [], "tuning": [], "auto": [], "failures": {}}
+    return dict(words.answer(Study.model_construct(**(values | more))))
 
 
 def said(*groups):
@@ -60,28 +53,29 @@ def strong(gpus, identical=True):
 
 
 def proof(arm, same_bits):
-    return {"arm": arm, "gpus": 2, "ranks": 2, "same_bits": same_bits}
+    return Proof.model_construct(arm=arm, gpus=2, ranks=2, same_bits=same_bits)
 
 
 def test_strong_scaling_loses_nothing_only_where_its_weights_are_the_sequential_ones():
     about = "Sharing the batch (strong scaling)"
-    told = answer(strong(2), strong(16), proofs=[proof("strong", True), proof("none", False)])[about]
-    assert told.startswith("it loses nothing. Up to 16 GPUs") and "checked on up to 2 real ranks" in told
+    text = answer(strong(2), strong(16), proofs=[proof("strong", True), proof("none", False)])[about]
+    assert text.startswith("it loses nothing. Up to 16 GPUs") and "checked on up to 2 real ranks" in text
     assert "did NOT keep the bits on 2" in answer(strong(2), proofs=[proof("strong", False)])[about]
     assert "not the same computation" in answer(strong(2), strong(4, identical=False))[about]
 
 
 def test_failures_are_counted_by_their_kind():
-    failures = {"epochs": {"runs": 9, "diverged": 4, "not_finite": 3}}
-    told = answer(group(0.1, (0, 0), diverged=3), failures=failures)["Runs that did not converge"]
-    assert told == (
+    failures = {"epochs": Failures(runs=9, diverged=4, not_finite=3)}
+    text = answer(group(0.1, (0, 0), diverged=3), failures=failures)["Runs that did not converge"]
+    assert text == (
         "4 of 9 weak runs at equal epochs (3 were not finite, 1 ended worse than bicubic interpolation). "
         "In 1 of 1 weak cells more than half of the runs fail."
     )
 
 
 def test_auto_is_compared_only_where_it_reached_the_target():
-    found = {"data": "a", "gpus": 8, "samples": {"ratio": 1.05}, "seconds": {"ratio": 0.5}}
     about = "Letting a probe choose batch and GPUs (--mode auto)"
-    assert "A, at most 8 GPUs: 1.05 times the samples and 0.50 times the time" in answer(auto=[found])[about]
-    assert "no comparison" in answer(auto=[{**found, "samples": {"ratio": None}}])[about]
+    less, same, none = (Comparison.model_construct(ratio=ratio) for ratio in (0.5, 1.05, None))
+    auto = AutoSummary.model_construct(data="a", gpus=8, samples=same, seconds=less)
+    assert "A, at most 8 GPUs: 1.05 times the samples and 0.50 times the time" in answer(auto=[auto])[about]
+    assert "no comparison" in answer(auto=[auto.model_copy(update={"samples": none})])[about]
