@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dsr.files import write_json
 from dsr.run.provenance import processor
-from tests.conftest import write_tiny_store
 from tests.ranks import prepare, run_ranks, train_all
+from tests.stores import write_tiny_store
 
 FILE = Path(__file__).with_suffix(".json")
 SHORT = ["dsr.log.every=1", "dsr.validation.every=100", "dsr.model.blocks=2", "dsr.model.patterns=4"]

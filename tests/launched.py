@@ -1,4 +1,4 @@
-"""`dsr launch` as a process of its own, with the real deepspeed launcher and real ranks, for tests that hurt it."""
+"""Commands of `dsr` as processes: to their end, or while a test disturbs the launcher and its ranks."""
 
 import os
 import signal
@@ -16,6 +16,12 @@ from dsr.run import Run, launches
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds that a test waits for an event, on the busiest machine; longer is a hang
+
+
+def dsr(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `dsr` to its end, with these variables added to the environment."""
+    command = [sys.executable, "-m", "dsr", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 class Launched:

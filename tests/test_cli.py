@@ -1,19 +1,15 @@
 """The command line: fast to start, short and clear when something is wrong."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.launched import dsr
+
 FITTING = ["--set", "gradient_accumulation_steps=8", "--set", 'dsr.data.extras=["lead_time"]']  # the tiny store
-
-
-def dsr(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dsr", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def test_help_imports_nothing_heavy() -> None:

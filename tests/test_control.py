@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dsr.data.simulate import Settings, simulate
-from tests.test_cli import dsr
+from tests.launched import dsr
 
 pytestmark = pytest.mark.slow
 

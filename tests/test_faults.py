@@ -22,8 +22,8 @@ from dsr.cluster.processes import GRACE
 from dsr.data.fields import Chunks
 from dsr.data.store import Store
 from dsr.run import Run, checkpoints, launches
-from tests.conftest import sign
 from tests.launched import Launched, instead_of_training, wait_until
+from tests.stores import sign
 
 pytestmark = pytest.mark.slow
 

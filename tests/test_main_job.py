@@ -9,8 +9,7 @@ import xarray as xr
 from dsr.data.output import export_forecast
 from dsr.data.simulate import Settings, simulate
 from dsr.data.store import Store
-from tests.launched import Launched, instead_of_training, wait_until
-from tests.test_cli import dsr
+from tests.launched import Launched, dsr, instead_of_training, wait_until
 
 pytestmark = pytest.mark.slow
 

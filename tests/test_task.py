@@ -7,7 +7,7 @@ import pytest
 
 from dsr.errors import UserError
 from dsr.task import resolve
-from tests.conftest import write_tiny_store
+from tests.stores import write_tiny_store
 
 SMALL = Path(__file__).parent / "small.json"
 

@@ -19,8 +19,8 @@ from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
 from dsr.run import Run, checkpoints
-from tests.conftest import sign, write_tiny_store
 from tests.data.archives import write_grib
+from tests.stores import sign, write_tiny_store
 
 pytestmark = pytest.mark.slow
 

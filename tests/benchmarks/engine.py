@@ -27,9 +27,9 @@ from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train import loop as train
-from tests.conftest import write_tiny_store
 from tests.networks import features
 from tests.ranks import SMALL, prepare, run_ranks
+from tests.stores import write_tiny_store
 
 CHANNELS, VARIABLES, MICRO_BATCH = 5, 2, 8
 SLOTS = 8  # a rank, where memory and throughput are measured

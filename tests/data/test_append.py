@@ -14,7 +14,7 @@ from dsr.data.store import Store, Variable
 from dsr.data.workers import write_rows
 from dsr.data.writer import Writer
 from dsr.errors import UserError
-from tests.data.test_store import layout
+from tests.stores import four_samples
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def archive(runs, first=0, **change):
     rows = np.arange(len(init))
     values = {"low_init_time": init, "low_lead_time": lead, "time": init + lead, "high_index": rows, "split": split}
     values |= {"splits": {"by": "time", "gap_hours": 0.0}, "pairing": "valid-time"}
-    return layout(**values | {"provenance": {"files": [f"{runs}.nc"], "problems": []}} | change)
+    return four_samples(**values | {"provenance": {"files": [f"{runs}.nc"], "problems": []}} | change)
 
 
 def high(time):

@@ -12,7 +12,7 @@ from dsr.data.features import Features, cos_zenith
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import Store
 from dsr.errors import UserError
-from tests.conftest import write_tiny_store
+from tests.stores import write_tiny_store
 
 EQUINOX = np.int64(np.datetime64("2023-03-20T12:07:30").astype("datetime64[s]").astype(int))
 SOLSTICE = np.int64(np.datetime64("2023-06-21T12:01:50").astype("datetime64[s]").astype(int))

@@ -20,12 +20,12 @@ import dsr.data.store as stores
 from dsr.data.manifest import Changed
 from dsr.data.store import Store
 from dsr.errors import UserError
-from tests.data.test_store import write
+from tests.stores import write_four_samples
 
 
 @pytest.fixture
 def path(tmp_path):
-    write(tmp_path / "a.zarr")
+    write_four_samples(tmp_path / "a.zarr")
     return tmp_path / "a.zarr"
 
 
@@ -88,7 +88,7 @@ def test_a_rotten_chunk_is_named_by_array_row_and_valid_time(path, how):
 
 def test_a_chunk_of_another_calendar_is_named_by_its_date(tmp_path):
     days = np.arange(58, 62) * 86400  # 28 February of a year of 360 days is its day 57
-    store = write(tmp_path / "a.zarr", calendar="360_day", time=days)
+    store = write_four_samples(tmp_path / "a.zarr", calendar="360_day", time=days)
     (tmp_path / "a.zarr/high/field/c/1/0/0/0").unlink()
     with pytest.raises(UserError, match=r"row 1 of high/field \(valid 1970-02-30T00:00\)"):
         store.high[1]
@@ -96,7 +96,7 @@ def test_a_chunk_of_another_calendar_is_named_by_its_date(tmp_path):
 
 def test_a_store_that_was_replaced_says_so(path, tmp_path):
     store = Store(path)
-    write(tmp_path / "b.zarr", high=np.ones((4, 1, 4, 4), np.float32))
+    write_four_samples(tmp_path / "b.zarr", high=np.ones((4, 1, 4, 4), np.float32))
     shutil.rmtree(path)
     (tmp_path / "b.zarr").rename(path)
     assert np.array_equal(store.low[:], Store(path).low[:])

@@ -10,59 +10,22 @@ import zarr
 import dsr.data.statistics as statistics_module
 import dsr.data.store as stores
 from dsr.data.grid import Grid
-from dsr.data.store import Layout, Store, Variable, with_bounds
+from dsr.data.store import Store, Variable, with_bounds
 from dsr.data.writer import Writer
 from dsr.errors import UserError
-from tests.conftest import write_tiny_store
-
-
-def layout(**change):
-    """4 samples on 2 x 2 low and 4 x 4 high cells; `t` in both, two of them for training."""
-    low, high = np.array([1.5, 5.5]), np.arange(4.0) * 2 + 0.5
-    grids = {name: Grid(points * 1000, points * 1000, {}) for name, points in (("high_grid", high), ("low_grid", low))}
-    place = (high - 1.5) / 4
-    values = {
-        "high_variables": [Variable("t", "K", "air_temperature", "temperature", "time: point")],
-        "low_variables": [
-            Variable("t", "K", "air_temperature"),
-            Variable("q", "kg kg-1", "specific_humidity", lower=0.0),
-        ],
-        "time": np.arange(4) * 3600,
-        "low_init_time": np.zeros(4, np.int64),
-        "low_lead_time": np.arange(4) * 3600,
-        "high_index": np.arange(4),
-        "split": np.array([0, 0, 1, 2]),
-        "low_index": tuple(np.meshgrid(place, place, indexing="ij")),
-        "factor": 2,
-        "pairing": "coarsen",
-        "splits": {"by": "time"},
-        "provenance": {"source": "a test"},
-        **grids,
-        **change,
-    }
-    return Layout(**values)
-
-
-def write(path, low=None, high=None, **change):
-    given = layout(**change)
-    low = np.arange(4 * 2 * 4, dtype=np.float32).reshape(4, 2, 2, 2) if low is None else low
-    high = np.arange(4 * 16, dtype=np.float32).reshape(4, 1, 4, 4) if high is None else high
-    with Writer(path, given) as writer:
-        for i in range(4):
-            writer.low[i], writer.high[i] = low[i], high[i]
-    return Store(path)
+from tests.stores import four_samples, write_four_samples, write_tiny_store
 
 
 def test_it_exists_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "store.zarr"
-    with pytest.raises(RuntimeError, match="disk"), Writer(path, layout()) as writer:
+    with pytest.raises(RuntimeError, match="disk"), Writer(path, four_samples()) as writer:
         writer.low[0] = 0
         assert not path.exists()
         raise RuntimeError("disk")
     assert list(path.parent.iterdir()) == []
-    write(path)
+    write_four_samples(path)
     with pytest.raises(UserError, match="exists already"):
-        Writer(path, layout())
+        Writer(path, four_samples())
     assert [p.name for p in path.parent.iterdir()] == ["store.zarr"]
 
 
@@ -70,9 +33,9 @@ def test_a_failure_at_the_end_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="q: every value of the training split is missing"):
         low = np.ones((4, 2, 2, 2), np.float32)
         low[:2, 1] = np.nan
-        write(tmp_path / "a.zarr", low)
+        write_four_samples(tmp_path / "a.zarr", low)
     with pytest.raises(UserError, match="the training split is empty"):
-        write(tmp_path / "b.zarr", split=np.array([1, 1, 2, 2]))
+        write_four_samples(tmp_path / "b.zarr", split=np.array([1, 1, 2, 2]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,8 +51,8 @@ def test_what_is_not_a_store_is_refused(tmp_path):
 
 
 def test_reading_gives_what_was_written(tmp_path):
-    store = write(tmp_path / "it's #1, 50%41?" / "a.zarr")
-    given = layout()
+    store = write_four_samples(tmp_path / "it's #1, 50%41?" / "a.zarr")
+    given = four_samples()
     assert (store.high_variables, store.low_variables) == (given.high_variables, given.low_variables)
     assert (store.shape, store.low_shape, store.members) == ((4, 4), (2, 2), None)
     assert np.array_equal(store.low[2], np.arange(16, 24).reshape(2, 2, 2))
@@ -98,13 +61,13 @@ def test_reading_gives_what_was_written(tmp_path):
     assert np.array_equal(store.low_index, given.low_index)
     assert [store.samples(split).tolist() for split in stores.SPLITS] == [[0, 1], [2], [3]]
     assert store.mask("train").all()
-    assert store.grid("high").same(layout().high_grid) and store.grid("high").bare
+    assert store.grid("high").same(four_samples().high_grid) and store.grid("high").bare
     assert (store.attributes["factor"], store.attributes["pairing"]) == (2, "coarsen")
     assert store.attributes["provenance"] == {"source": "a test"}
 
 
 def test_one_chunk_is_one_time_with_all_variables(tmp_path):
-    write(tmp_path / "a.zarr")
+    write_four_samples(tmp_path / "a.zarr")
     group = zarr.open_group(tmp_path / "a.zarr")
     assert group["high/field"].chunks == (1, 1, 4, 4) and group["low/field"].chunks == (1, 2, 2, 2)
 
@@ -126,7 +89,7 @@ def test_statistics_by_hand_of_the_training_split_only_without_missing_values(tm
     high[0], high[1] = [1, 2, 3, 4], [5, 6, 7, np.nan]  # along x
     low = np.full((4, 2, 2, 2), -1e9, np.float32)
     low[:2, 0], low[:2, 1] = 3, [[[0, 2], [0, 2]], [[0, 2], [np.nan, 2]]]
-    found = write(tmp_path / "a.zarr", low, high).statistics
+    found = write_four_samples(tmp_path / "a.zarr", low, high).statistics
     values = np.array([1, 2, 3, 4, 5, 6, 7])
     assert found["high"]["t"]["mean"] == pytest.approx(4)
     assert found["high"]["t"]["std"] == pytest.approx(values.std())
@@ -161,7 +124,7 @@ REGION = np.repeat([0, -1, 1, 2], 4).reshape(4, 4)
 def test_a_split_by_region(tmp_path):
     high = np.full((4, 1, 4, 4), 1e9, np.float32)
     high[:, :, 0] = [1, 2, 3, 4]
-    store = write(tmp_path / "a.zarr", high=high, region=REGION)
+    store = write_four_samples(tmp_path / "a.zarr", high=high, region=REGION)
     assert [store.samples(split).tolist() for split in stores.SPLITS] == [[0, 1, 2, 3]] * 3
     assert [store.mask(split).sum() for split in stores.SPLITS] == [4, 4, 4]
     assert store.mask("validation")[2].all()
@@ -185,12 +148,15 @@ def test_a_split_by_region(tmp_path):
     ids=lambda change: "-".join(change),
 )
 def test_the_fingerprint_changes_with_what_training_sees(tmp_path, change):
-    assert write(tmp_path / "a.zarr", **change).fingerprint != write(tmp_path / "b.zarr").fingerprint
+    assert (
+        write_four_samples(tmp_path / "a.zarr", **change).fingerprint
+        != write_four_samples(tmp_path / "b.zarr").fingerprint
+    )
 
 
 def test_the_fingerprint_changes_with_any_value_and_not_with_where_it_came_from(tmp_path):
-    plain = write(tmp_path / "a.zarr").fingerprint
-    assert write(tmp_path / "b.zarr", provenance={"source": "elsewhere"}).fingerprint == plain
+    plain = write_four_samples(tmp_path / "a.zarr").fingerprint
+    assert write_four_samples(tmp_path / "b.zarr", provenance={"source": "elsewhere"}).fingerprint == plain
     shutil.copytree(tmp_path / "a.zarr", tmp_path / "c.zarr")
     assert Store(tmp_path / "c.zarr").fingerprint == plain
     for name in ("low", "high"):
@@ -200,7 +166,7 @@ def test_the_fingerprint_changes_with_any_value_and_not_with_where_it_came_from(
             )
         }
         fields[name][3, 0, 1, 1] += 1e-3
-        assert write(tmp_path / f"{name}.zarr", **fields).fingerprint != plain
+        assert write_four_samples(tmp_path / f"{name}.zarr", **fields).fingerprint != plain
 
 
 def test_bounds_follow_from_the_standard_name():

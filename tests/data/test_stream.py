@@ -9,8 +9,7 @@ from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream, order, training_fields, training_samples
 from dsr.errors import UserError
-from tests.conftest import sign, write_tiny_store
-from tests.verify.stores import DAY, HOUR, make, thirds
+from tests.stores import DAY, HOUR, make, sign, thirds, write_tiny_store
 
 
 def stream(path, split="train", seed=5, **data):

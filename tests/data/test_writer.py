@@ -16,7 +16,7 @@ from dsr.data.store import Store
 from dsr.data.workers import write_rows
 from dsr.data.writer import Writer
 from dsr.errors import UserError
-from tests.data.test_store import layout
+from tests.stores import four_samples
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ class Fill:
 
 
 def write(path, workers=1, plan="", **how):
-    with Writer(path, layout(), plan) as writer:
+    with Writer(path, four_samples(), plan) as writer:
         return write_rows(writer, JOBS, Fill(**how), workers)
 
 
@@ -73,7 +73,7 @@ def test_an_exception_arrives_as_it_was_raised_and_leaves_nothing(tmp_path, work
 def test_a_row_that_nobody_wrote_is_an_error(tmp_path):
     with (
         pytest.raises(RuntimeError, match="row 1 of high/field was never written"),
-        Writer(tmp_path / "a.zarr", layout()) as writer,
+        Writer(tmp_path / "a.zarr", four_samples()) as writer,
     ):
         write_rows(writer, JOBS[:2], Fill(), 1)
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +168,7 @@ def test_a_rotten_chunk_of_a_killed_writer_is_made_again(halted):
 
 def test_an_interrupted_writer_goes_on_and_one_without_a_plan_leaves_nothing(tmp_path):
     for plan, left in (("p", [".a.zarr.partial"]), ("", [])):
-        with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "a.zarr", layout(), plan):
+        with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "a.zarr", four_samples(), plan):
             raise KeyboardInterrupt
         assert [path.name for path in tmp_path.iterdir()] == left
 

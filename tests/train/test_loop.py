@@ -24,8 +24,8 @@ from dsr.run.checkpoints import read_checkpoint
 from dsr.scaling.plan import Plan
 from dsr.train import gradients, watch
 from dsr.train import loop as train
-from tests.conftest import sign, write_tiny_store
 from tests.ranks import prepare, run_ranks, train_all, train_main
+from tests.stores import sign, write_tiny_store
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ import zarr
 
 from dsr.run import Run
 from dsr.train.sameness import differences
-from tests.conftest import sign
 from tests.launched import ROOT
 from tests.ranks import prepare
+from tests.stores import sign
 
 pytestmark = pytest.mark.slow
 

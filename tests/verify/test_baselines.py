@@ -7,7 +7,7 @@ from dsr.data.interpolate import Interpolation
 from dsr.data.store import Variable
 from dsr.models.ridge import Everywhere, Windows
 from dsr.verify.baselines import Baselines, Batch, batches
-from tests.verify.stores import DAY, HOUR, block_mean, features, make, thirds
+from tests.stores import DAY, HOUR, block_mean, features, make, thirds
 
 
 def predicted(store, ft, split="test") -> tuple[dict[str, np.ndarray], Batch]:

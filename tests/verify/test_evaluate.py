@@ -14,7 +14,7 @@ from dsr.errors import UserError
 from dsr.verify import evaluate, report, words
 from dsr.verify.evaluation import Evaluation
 from dsr.verify.intervals import Difference
-from tests.verify.stores import DAY, HOUR, block_mean, features, make, thirds
+from tests.stores import DAY, HOUR, block_mean, features, make, thirds
 
 
 def forecasts(path: Path, runs: tuple[int, int, int] = (16, 6, 12), **more: object) -> Store:
