@@ -22,7 +22,7 @@ from dsr.run import Run, last_words
 from dsr.run.lock import clear, hold
 from dsr.run.provenance import environment
 from dsr.scaling import schedule
-from dsr.scaling.auto import choose, explain, record
+from dsr.scaling.auto import choose, reasons, record
 from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import make_plan
 from dsr.task import Task, resolve
@@ -233,10 +233,10 @@ def _choose(
         measured = probe.measured(place, first)
     finally:
         shutil.rmtree(place.folder, ignore_errors=True)
-    choice = choose(task.experiment, measured, task.samples, most)
-    kept = record(choice, measured)
-    plan = planned(mode="auto", gpus=choice.gpus, auto=kept)
-    why = explain(task.experiment, plan, choice, measured, most)
+    sizes = choose(task.experiment, measured, task.samples, most)
+    kept = record(sizes, measured)
+    plan = planned(mode="auto", gpus=sizes.gpus, auto=kept)
+    why = reasons(task.experiment, plan, sizes, measured, most)
     say("\n".join(why))
     return dataclasses.replace(plan, auto={**kept, "why": why})
 

@@ -1,6 +1,6 @@
-"""Gradient noise, measured from what an update's reduction has at hand: the noise scale, and AdaScale's gain from it.
+"""The gradient noise scale, measured from the slots' gradients that an update's reduction sees.
 
-No torch here: float arithmetic on numbers that are the same on every rank.
+Plain float arithmetic, without torch, on numbers that are the same on every rank.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-DECAY = 0.98  # of the averages, an update: they reach back about 50 updates
+DECAY = 0.98  # of the averages, per update: they reach back about 50 updates
 
 
 @dataclass
@@ -20,10 +20,10 @@ class Noise:
         square   = (B |g_B|^2 - b |g_b|^2) / (B - b)    estimates |G|^2, the true gradient's squared norm,
         variance = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)    estimates tr(Sigma), the trace of one sample's covariance.
     The two are averaged separately, with exponential weights that sum to 1 from the first update on; their ratio is the
-    noise scale B_simple = tr(Sigma) / |G|^2 in samples. An epoch draws no sample twice, so of a training set of N the
-    gradient's |G_N|^2 comes out less tr(Sigma)/N: that is the |G|^2 of the data behind the training set, of which it is
-    a sample, and B_simple may pass N, which says that noise is nearly all there is. All fields are plain numbers, so
-    that `vars` of it is JSON.
+    noise scale B_simple = tr(Sigma) / |G|^2 in samples. An epoch draws no sample twice, so with a training set of N the
+    estimate of |G|^2 is |G_N|^2 - tr(Sigma)/N, with the gradient G_N of the training set: that of the distribution from
+    which the training set is a sample. B_simple may exceed N, where almost everything is noise. All fields are plain
+    numbers, so that `vars` of it is JSON.
     """
 
     weight: float = 0.0  # sum of the weights, and of their squares
@@ -31,9 +31,9 @@ class Noise:
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # v, s, v v, v s, s s, weighted
 
     def add(self, squares: Sequence[float], norm: float, b: int, batch: int) -> None:
-        """Take in one update of `batch` samples: its gradient's norm, and some or all of its slots' (of b), squared."""
+        """Add an update of `batch` samples: its gradient's norm, and squared norms of some slots of b samples each."""
         small, big = fmean(squares), norm * norm
-        if not math.isfinite(small):  # a norm beyond float32: the run is about to say so itself
+        if not math.isfinite(small):  # a norm beyond float32, which the run reports itself
             return
         square = (batch * big - b * small) / (batch - b)
         variance = (small - big) / (1 / b - 1 / batch)
@@ -44,17 +44,17 @@ class Noise:
 
     @property
     def variance(self) -> float:
-        """tr(Sigma), averaged; it may come out below 0."""
+        """tr(Sigma), averaged; it may be negative."""
         return self.sums[0] / self.weight
 
     @property
     def square(self) -> float:
-        """|G|^2, averaged; where noise prevails it may come out below 0."""
+        """|G|^2, averaged; where noise dominates it may be negative."""
         return self.sums[1] / self.weight
 
     @property
     def scale(self) -> float | None:
-        """B_simple in samples. None: nothing was measured, or noise hides the gradient altogether."""
+        """B_simple in samples. None: nothing was measured, or noise hides the gradient completely."""
         return max(self.variance, 0.0) / self.square if self.weight and self.square > 0 else None
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float | None] | None:
@@ -80,7 +80,7 @@ class Noise:
 
 
 def unmeasured(exact: bool, slots: int) -> str:
-    """Why a run has no noise scale; empty where it has."""
+    """Why a run has no noise scale; empty where it has one."""
     if not exact:
         return "DeepSpeed's own reduction does not show the slots' gradients"
-    return "" if slots > 1 else "it takes two slots in an update, or more"
+    return "" if slots > 1 else "it takes two slots or more in an update"

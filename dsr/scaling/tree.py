@@ -1,7 +1,7 @@
-"""The shape of the slot tree, who sends what in its exchange, and what that costs, counted. Pure arithmetic: no torch.
+"""The shape of the slot tree, which rank sends what in its exchange, and how much. Pure arithmetic, without torch.
 
-The tree over slots [a, b) splits at the largest power of two below b - a, and does not know the ranks. The exchange
-between ranks, above their blocks, goes whole or by halves: `dsr.reduce` says how.
+The tree over slots [a, b) splits at the largest power of two below b - a, whatever the number of ranks. The exchange
+between ranks, above their blocks, sends sums whole or by halves, as `dsr.train.reduce` describes.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def parents(slots: int) -> dict[Node, Node]:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One node above the blocks: who sends which child to whom, as seen by all ranks alike."""
+    """One node above the blocks: which rank sends which child to which. All ranks derive the same."""
 
     node: Node
     messages: tuple[tuple[int, int, Node], ...]  # (from rank, to rank, child)
@@ -48,7 +48,7 @@ def exchanges(slots: int, ranks: int) -> tuple[Exchange, ...]:
     result: list[Exchange] = []
 
     def holders(node: Node) -> list[int]:
-        """The ranks that will hold the node's sum; appends the exchanges which that takes."""
+        """The ranks that will hold the node's sum; appends the exchanges that this takes."""
         first, last = node
         if first // block == (last - 1) // block:
             return [first // block]
@@ -66,20 +66,20 @@ def exchanges(slots: int, ranks: int) -> tuple[Exchange, ...]:
 
 
 def by_halves(slots: int, ranks: int, elements: int) -> bool:
-    """Whether the exchange of that many float32 elements goes by halves: large, and every block a subtree."""
+    """Whether float32 elements of this number are exchanged by halves: they are many, and every block is a subtree."""
     return ranks > 1 and slots & (slots - 1) == 0 and elements >= 2**16
 
 
 def cost(slots: int, ranks: int, elements: int, halves: bool | None = None) -> tuple[int, int]:
-    """(messages, bytes) that the busiest rank sends in an exchange of float32 `elements`, counted.
+    """(messages, bytes) that the busiest rank sends in an exchange of float32 `elements`.
 
-    By halves 2 log2(ranks) messages and 2 (1 - 1/ranks) times the elements' bytes, as in a ring all-reduce; whole, the
-    bytes of all elements in each message: log2(ranks) of them for powers of two, and a few more elsewhere. `halves` is
-    for one bucket of several: they all go the same way.
+    By halves: 2 log2(ranks) messages and 2 (1 - 1/ranks) times the elements' bytes, as in a ring all-reduce. Whole: the
+    bytes of all elements in each message, log2(ranks) messages for powers of two and a few more otherwise. `halves` is
+    for one bucket of several, which are all exchanged in the same way.
     """
     if by_halves(slots, ranks, elements) if halves is None else halves:
         levels, sent_elements, size = ranks.bit_length() - 1, 0, elements
-        for _ in range(levels):  # one half on the way down, and the other on the way back
+        for _ in range(levels):  # one half on the way down, the other on the way back
             sent_elements += size
             size -= size // 2
         return 2 * levels, 4 * sent_elements

@@ -37,7 +37,7 @@ from dsr.train.validation import Skill, Validation
 
 
 class NotFinite(RuntimeError):
-    """A loss, a gradient or a predicted field is not a finite number; every rank raises it alike."""
+    """A loss, a gradient or a predicted field is not a finite number. Every rank raises it."""
 
 
 def main() -> None:
@@ -47,29 +47,29 @@ def main() -> None:
     run = Run(parser.parse_args().run_dir)
     components.allow(filter(None, os.environ.get(components.ALLOWED, "").split(",")))
     watch.start(run.last_words)
-    device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog says more than a time-out of the group
-    lead = dist.get_rank() == 0  # the only rank that need see the run's folder
+    device = engine.start(max(1800.0, watch.limit() + 60))  # the watchdog must bite before the group times out
+    lead = dist.get_rank() == 0  # the only rank that needs to see the run's folder
     if lead:
         claim(run)
     try:
         train(run if lead else None, device)
     except Exception as error:
-        alike = isinstance(error, NotFinite | Unlike)  # on every rank
-        known = alike or isinstance(error, UserError)
+        everywhere = isinstance(error, NotFinite | Unlike)
+        known = everywhere or isinstance(error, UserError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         lost = _lost_a_rank(error)
-        if lost or not lead or not _told(run, reason):
+        if lost or not lead or not _reported(run, reason):
             print(f"rank {dist.get_rank()}: {reason}", file=sys.stderr)
             watch.let_the_other_end() if lost else watch.leave(reason)
-        if alike:
-            engine.finish()  # every rank comes here: none ends, and takes the others along, before it is written
+        if everywhere:
+            engine.finish()  # together: a rank that ended first would end the others before the status is written
         if os.environ.get("DSR_DEBUG"):
             raise
         raise SystemExit(1) from None
     engine.finish()
 
 
-def _told(run: Run, reason: str) -> bool:
+def _reported(run: Run, reason: str) -> bool:
     """Write why the run failed; False where even that cannot be written, as on a full disk."""
     try:
         run.set_status("failed", reason)
@@ -79,7 +79,7 @@ def _told(run: Run, reason: str) -> bool:
 
 
 def _lost_a_rank(error: Exception) -> bool:
-    """Whether it only says that another rank has ended: why that was, `dsr launch` knows better."""
+    """Whether the error only says that another rank has ended; `dsr launch` knows the reason better."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
@@ -123,7 +123,7 @@ def train(run: Run | None, device: torch.device) -> None:
     # ---- the loop
     done, stopped = first, False
     updates = plan.updates if progress < plan.sequential_updates else first
-    watch.listen()  # from here on a wish to stop waits for the update's end
+    watch.listen()  # from here on a request to stop waits until the update is done
     with journal:
         for update, phase, mine, batches in coming(stream, plan, first, updates, rank):
             begun = time.perf_counter()
@@ -162,7 +162,7 @@ def train(run: Run | None, device: torch.device) -> None:
             if last or stopped:
                 break
 
-    # ---- the end: every rank says so, with the same weights
+    # ---- the end: every rank confirms it, with the same weights
     final = weights_sha256(engine.weights(deepspeed))
     marks = engine.gather_marks(final)
     buffers = sorted(set(engine.gather_marks(weights_sha256(dict(deepspeed.module.named_buffers())))))
@@ -226,13 +226,13 @@ def slot_loss(loss: Loss, output: torch.Tensor, batch: Batch, device: torch.devi
 
 
 def slot_seed(seed: int, update: int, slot: int) -> int:
-    """The seed of all randomness inside a slot: of (seed, update, slot), never of the rank."""
+    """The seed of all randomness inside a slot. It depends on (seed, update, slot), never on the rank."""
     digest = hashlib.sha256(f"{seed} {update} {slot}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def check_finite(totals: Totals, update: int, stream: Stream, plan: Plan) -> None:
-    """Raise NotFinite, on every rank alike, naming the update and the samples, before the optimizer moves."""
+    """Raise NotFinite on every rank, naming the update and the samples, before the optimizer steps."""
     wrong = [slot for slot, loss in enumerate(totals.losses) if not math.isfinite(loss)]
     if not wrong and (totals.gradient_norm is None or math.isfinite(totals.gradient_norm)):
         return
@@ -254,11 +254,11 @@ def check_finite(totals: Totals, update: int, stream: Stream, plan: Plan) -> Non
 
 
 def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
-    """Save all that a resumed run needs; rank 0 writes it."""
+    """Save everything that a resumed run needs; rank 0 writes it."""
     tensors, values = engine.state(deepspeed)
     if run:
-        found = best if math.isfinite(best) else None  # none yet; JSON knows no infinity
-        values = {"updates": updates, "best": found, "engine": values, "noise": vars(noise), "progress": progress}
+        score = best if math.isfinite(best) else None  # JSON has no infinity
+        values = {"updates": updates, "best": score, "engine": values, "noise": vars(noise), "progress": progress}
         run.save_checkpoint(checkpoint_name(updates), tensors, values)
 
 
@@ -271,7 +271,7 @@ def save_model(
     updates: int,
     skill: Skill,
 ) -> None:
-    """Save the network as the best so far, with all that prediction needs; no pickle."""
+    """Save the network as the best so far, with everything that prediction needs; no pickle."""
     tensors = engine.weights(deepspeed)
     if run:
         domain = Domain.of(store)

@@ -1,8 +1,8 @@
-"""Optimizers that DeepSpeed lacks on any device: LARS and LAMB, which give each layer a rate of its own.
+"""Optimizers that DeepSpeed does not have on every device: LARS and LAMB, with a separate rate for each layer.
 
-A layer is one parameter. Parameters of one dimension or none (biases) are left out of the adaptation, as is the custom:
-their trust ratio is 1. Without adaptation LARS is momentum SGD, and LAMB is AdamW. Norms are of whole layers, so both
-are right only where every rank holds them: at ZeRO stage 0.
+A layer is one parameter. Parameters with at most one dimension (biases) are not adapted, as is customary: their trust
+ratio is 1. Without adaptation LARS is momentum SGD, and LAMB is AdamW. Both need the norms of whole layers, so
+every rank must hold them: at ZeRO stage 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,14 +18,14 @@ IGNORED = {
     "dampening",
     "nesterov",
     "fused",
-}  # no matter, or off: dsr.config has checked
+}  # without effect, or off, as dsr.config has checked
 
 
 class Lars(torch.optim.Optimizer):
     """v <- m v + lr r (g + wd w); w <- w - v, with r = trust |w| / (|g| + wd |w|), and 1 where |w| or |g| is 0.
 
-    You et al. 2017 (arXiv:1708.03888), algorithm 1. The rate stands inside the momentum, as it does there. State of a
-    parameter: `momentum_buffer`, its shape and dtype.
+    You et al. 2017 (arXiv:1708.03888), algorithm 1. The rate is inside the momentum, as in the paper. State of a
+    parameter: `momentum_buffer`, of its shape and dtype.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Lars(torch.optim.Optimizer):
 class Lamb(torch.optim.Optimizer):
     """u = m' / (sqrt(v') + eps) + wd w; w <- w - lr r u, with r = |w| / |u| in [0.01, 10], and 1 where either is 0.
 
-    You et al. 2019 (arXiv:1904.00962), algorithm 2; m' and v' are Adam's averages, corrected for their start. State of
-    a parameter: `step` (a number), `exp_avg` and `exp_avg_sq`, its shape and dtype.
+    You et al. 2019 (arXiv:1904.00962), algorithm 2; m' and v' are Adam's averages, with the bias correction. State of a
+    parameter: `step` (a number), `exp_avg` and `exp_avg_sq`, of its shape and dtype.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Lamb(torch.optim.Optimizer):
 
 
 def build(kind: str, parameters: list[torch.nn.Parameter], params: dict[str, Any], trust: float | None) -> Any:
-    """LARS or LAMB with the parameters of a DeepSpeed `optimizer` block of SGD, Adam or AdamW."""
+    """LARS or LAMB with the parameters of DeepSpeed's `optimizer` block for SGD, Adam or AdamW."""
     known = {key: value for key, value in params.items() if key not in IGNORED}
     if kind == "LARS":
         return Lars(parameters, **known, **({} if trust is None else {"trust": trust}))
@@ -116,7 +116,7 @@ def build(kind: str, parameters: list[torch.nn.Parameter], params: dict[str, Any
 
 
 def _norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(tensor) float32: their norms."""
+    """(tensor,) float32: the norm of each tensor."""
     return torch.stack(torch._foreach_norm(list(tensors))).float()
 
 

@@ -1,12 +1,12 @@
-"""The slot tree: gradients summed in one binary tree over an update's slots, which does not know the ranks.
+"""The slot tree: gradients are summed in one binary tree over an update's slots, whatever the number of ranks.
 
 The tree over slots [a, b) splits at the largest power of two below b - a. Floating-point addition is commutative but
-not associative, so the shape of the tree decides the bits, and who adds does not. A rank owns a contiguous block of
-slots and adds what lies wholly inside its block; the rest is exchanged. Small sums travel whole, level by level: every
-rank that holds one child gets the other from a partner, and at the root every rank holds the sum. Large ones, where
-slots and ranks are powers of two, go by halves (Rabenseifner's recursive halving and doubling): at every level the two
-partners each add one half, so that a rank sends no more than in a ring all-reduce, in the order of the same tree. No
-deepspeed here: torch.distributed only.
+not associative, so the shape of the tree decides the bits, and which rank adds does not. A rank owns a contiguous block
+of slots and adds what lies wholly inside its block; the rest is exchanged. Small sums travel whole, level by level:
+every rank that holds one child gets the other from a partner, and at the root every rank holds the sum. Large sums,
+where slots and ranks are powers of two, travel by halves (Rabenseifner's recursive halving and doubling): at every
+level each of the two partners adds one half, so that a rank sends no more than in a ring all-reduce, in the order of
+the same tree. This file uses torch.distributed only, not deepspeed.
 """
 
 import itertools
@@ -20,9 +20,9 @@ from dsr.scaling.tree import Node, by_halves, exchanges, parents, split
 
 
 class SlotTree:
-    """Takes in the slots of this rank's block one by one, in order, and keeps the sums of the largest subtrees.
+    """Takes the slots of this rank's block one by one, in order, and keeps the sums of the largest subtrees.
 
-    Each slot comes as a list of contiguous float32 tensors, which become the tree's own and are added in place. Memory:
+    Each slot is a list of contiguous float32 tensors, which the tree then owns and adds in place. Memory:
     at most log2(block) + 1 copies of them where the block is a subtree (any power of two), and twice as many where it
     is not.
     """
@@ -34,11 +34,11 @@ class SlotTree:
         self.next = self.first
 
     def is_first_of_pair(self, slot: int) -> bool:
-        """Whether this slot and the next one are a node of the tree, and both this rank's."""
+        """Whether this slot and the next one form a node of the tree, and both belong to this rank."""
         return slot % 2 == 0 and self.first <= slot and slot + 1 < self.last
 
     def push(self, tensors: list[torch.Tensor], count: int = 1) -> bool:
-        """Take in the next slot, or the sum of a pair (`count` 2); True when the block is complete."""
+        """Take the next slot, or the sum of a pair (`count` 2); True when the block is complete."""
         above = parents(self.slots)
         node = (self.next, self.next + count)
         self.next += count
@@ -62,9 +62,9 @@ class SlotSum:
 
     Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
     elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
-    With the last bucket travel `notes` numbers, of which each is 0 on all ranks but one (or a count), so that any order
-    adds them exactly. Memory beside the trees, with more than one rank: a flat copy of all buckets, and by halves half
-    a copy more, else a copy of one bucket for every subtree that the rank holds or receives.
+    `notes` numbers travel with the last bucket. Each of them is 0 on all ranks but one (or a count), so that they add
+    exactly in any order. Memory beside the trees, with more than one rank: a flat copy of all buckets, and by halves
+    half a copy more, otherwise a copy of one bucket for every subtree that the rank holds or receives.
     """
 
     def __init__(self, sizes: list[list[int]], slots: int, notes: int = 0, device: torch.device | None = None):
@@ -80,9 +80,9 @@ class SlotSum:
         self.begun: list[list[dist.Work]] = []
 
     def push(self, bucket: int, tensors: list[torch.Tensor], count: int = 1) -> None:
-        """Take in a bucket's tensors of the next slot, or of a pair of slots that is summed already (`count` 2).
+        """Take a bucket's tensors of the next slot, or of a pair of slots that is summed already (`count` 2).
 
-        They are contiguous and float32, and from now on the sum's own. Before the last push `notes` must be set.
+        They are contiguous and float32, and the sum owns them from now on. `notes` must be set before the last push.
         """
         if self.trees[bucket].push(tensors, count) and self.halves:
             (tensors,) = self.trees[bucket].take().values()
@@ -90,9 +90,9 @@ class SlotSum:
             self.begun.append(self._trade(bucket, self._step(bucket, 0)))
 
     def finish(self) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
-        """After the last slot: the sums, by bucket, and the notes.
+        """After the last slot: the sums by bucket, and the notes.
 
-        With more than one rank they are 1-dimensional, and mostly views of memory that the next update writes again.
+        With more than one rank they are 1-dimensional, and mostly views of memory that the next update overwrites.
         """
         if self.ranks == 1:
             return [tree.take()[0, self.slots] for tree in self.trees], self.notes
@@ -102,19 +102,19 @@ class SlotSum:
             for bucket, tree in enumerate(self.trees):
                 self._exchange_whole(bucket, tree.take())
         sums = [list(flat.split(sizes)) for flat, sizes in zip(self.flat, self.sizes, strict=True)]
-        if self.flat[0].is_cuda:  # its norms add in another order where a tensor does not begin on 16 bytes
+        if self.flat[0].is_cuda:  # norms add in another order where a tensor is not aligned to 16 bytes
             sums = [[part.clone() if part.data_ptr() % 16 else part for part in bucket] for bucket in sums]
         return sums, sums[-1].pop()
 
     def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:
         if bucket == len(self.trees) - 1:
-            tensors, self.notes = [*tensors, self.notes], torch.zeros_like(self.notes)  # they are taken along once
+            tensors, self.notes = [*tensors, self.notes], torch.zeros_like(self.notes)  # they travel once
         torch.cat([tensor.reshape(-1) for tensor in tensors], out=self.flat[bucket])
 
     # by halves
 
     def _step(self, bucket: int, level: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
-        """At a level of the tree over ranks: the partner, the range that this rank adds, and the partner's."""
+        """At a level of the tree over ranks: the partner, the range that this rank adds, and the partner's range."""
         low, high = 0, len(self.flat[bucket])
         for above in range(level + 1):
             partner = self.rank ^ 1 << above
@@ -139,7 +139,7 @@ class SlotSum:
                 _wait(works[bucket])
                 low, high = steps[bucket][1]
                 self.flat[bucket][low:high].add_(self.spare[bucket][: high - low])
-        for level in reversed(range(levels)):  # the way back: what each has added, to the other
+        for level in reversed(range(levels)):  # the way back: each sends the other what it has added
             sends, receives = [], []
             for bucket in buckets:
                 partner, mine, theirs = self._step(bucket, level)
@@ -151,7 +151,7 @@ class SlotSum:
 
     def _exchange_whole(self, bucket: int, held: dict[Node, list[torch.Tensor]]) -> None:
         sums: dict[Node, torch.Tensor] = {}
-        while held:  # one after the other, so that no second copy of them all is held
+        while held:  # one after the other, so that there is never a second copy of all of them
             node, tensors = held.popitem()
             self._flatten(bucket, tensors)
             sums[node] = self.flat[bucket].clone()
@@ -169,7 +169,7 @@ class SlotSum:
 
 
 def _send_receive(sends: list[tuple[torch.Tensor, int]], receives: list[tuple[torch.Tensor, int]]) -> list[dist.Work]:
-    """Begin a few messages, to and from ranks, as one batch: NCCL needs them so, or two ranks wait for each other."""
+    """Begin messages to and from ranks as one batch; with NCCL two ranks would otherwise wait for each other."""
     operations = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in sends]
     operations += [dist.P2POp(dist.irecv, tensor, rank) for tensor, rank in receives]
     return dist.batch_isend_irecv(operations)
@@ -183,8 +183,8 @@ def _wait(works: list[dist.Work]) -> None:
 def time_messages(device: torch.device) -> dict[str, float]:
     """`latency_us` and `gbit_per_s` of messages between the first rank and the last, as an exchange sends them.
 
-    Each sends to the other at once. The best of a few tries, since others who use the cores are not the wires; on rank
-    0, but every rank must call it.
+    Both send at the same time. The best of several tries counts, since delays by other processes do not belong to the
+    wires. Valid on rank 0, but every rank must call it.
     """
     last, seconds, elements = dist.get_world_size() - 1, [], 2**20
     dist.barrier()
@@ -203,12 +203,12 @@ def time_messages(device: torch.device) -> dict[str, float]:
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The 2-norm of tensors taken together (0-d), from each one's own norm: the same bits however they are stored."""
+    """The 2-norm (0-d) of all the tensors together, from the norm of each: the same bits however they are stored."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
 def gather_ordered(values: torch.Tensor, first: int, total: int) -> torch.Tensor:
-    """Put this rank's rows (n, ...) at first..first+n-1 of (total, ...) and give every rank the whole, exactly.
+    """Place this rank's rows (n, ...) at first..first+n-1 of (total, ...), and return the whole on every rank, exactly.
 
     Each row comes from one rank and the others add 0, so the sum is exact in any order.
     """
@@ -220,6 +220,6 @@ def gather_ordered(values: torch.Tensor, first: int, total: int) -> torch.Tensor
 
 
 def shares(count: int, ranks: int) -> Sequence[range]:
-    """Contiguous shares of range(count) for every rank, the sizes one apart at most."""
+    """Contiguous shares of range(count) for every rank, whose sizes differ by at most one."""
     edges = [count * rank // ranks for rank in range(ranks + 1)]
     return [range(a, b) for a, b in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Before the first update the ranks compare what would change a run's bits, among themselves."""
+"""Before the first update the ranks check that they agree in everything that could change the run's bits."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from dsr.train import engine
 
 
 class Unlike(RuntimeError):
-    """The ranks have not the same code, data or devices; every rank raises it alike."""
+    """The ranks differ in code, data or devices. Every rank raises it."""
 
 
 def compare(fingerprint: str, exact: bool, device: torch.device, packages: Iterable[str]) -> None:
@@ -22,7 +22,7 @@ def compare(fingerprint: str, exact: bool, device: torch.device, packages: Itera
     `fingerprint` is that of the store as this rank reads it, `packages` are those outside dsr that components come
     from. Devices and threads count only where the run is `exact`.
     """
-    own = {
+    mine = {
         "dsr's own code": sources(),
         **{f"the code of {package}": components.source(package)["sha256"] for package in packages},
         "python": platform.python_version(),
@@ -30,29 +30,29 @@ def compare(fingerprint: str, exact: bool, device: torch.device, packages: Itera
         "the store's content": fingerprint,
     }
     if exact and device.type == "cuda":
-        own["the GPU"] = torch.cuda.get_device_name(device)
+        mine["the GPU"] = torch.cuda.get_device_name(device)
     elif exact:
-        own |= {"the processor": processor(), "threads": str(torch.get_num_threads())}
-    told = [json.loads(mark) for mark in engine.gather_marks(json.dumps([platform.node(), own]))]
-    if differing := differences(told):
+        mine |= {"the processor": processor(), "threads": str(torch.get_num_threads())}
+    marks = engine.gather_marks(json.dumps([platform.node(), mine]))
+    if differing := differences([json.loads(mark) for mark in marks]):
         raise Unlike(differing)
 
 
-def differences(told: list[tuple[str, dict[str, str]]]) -> str:
-    """One line on the ranks that are not as most are, from each rank's host and description; "" where all are alike."""
-    found = []
-    for what in told[0][1]:
-        values = [own[what] for _, own in told]
-        usual = Counter(values).most_common(1)[0][0]  # of equally many, rank 0's
+def differences(ranks: list[tuple[str, dict[str, str]]]) -> str:
+    """One line on the ranks that differ from the majority, from each rank's host and description; "" if none does."""
+    lines = []
+    for what in ranks[0][1]:
+        values = [description[what] for _, description in ranks]
+        usual = Counter(values).most_common(1)[0][0]  # in a tie, rank 0's
         odd = [rank for rank, value in enumerate(values) if value != usual]
         if odd:
             more = f" and {len(odd) - 1} more" if odd[1:] else ""
             one, like = odd[0], values.index(usual)
-            where, there = (f"rank {rank} on {told[rank][0]}" for rank in (one, like))
-            found.append(f"{where}{more}: {what} ({_short(values[one])}) is not as on {there} ({_short(usual)})")
-    return f"the ranks would not train the same: {'; '.join(found)}" if found else ""
+            where, there = (f"rank {rank} on {ranks[rank][0]}" for rank in (one, like))
+            lines.append(f"{where}{more}: {what} ({_short(values[one])}) is not as on {there} ({_short(usual)})")
+    return f"the ranks would not train the same: {'; '.join(lines)}" if lines else ""
 
 
 def _short(value: str | None) -> str:
-    """A hash by its first digits."""
+    """A value, of a hash the first digits only."""
     return value[:12] if value and len(value) == 64 else str(value)

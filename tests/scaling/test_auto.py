@@ -127,7 +127,7 @@ def plan_of(noise, most, samples=1000, **options):
     choice = choose(given, numbers, samples, most)
     record = json.loads(json.dumps(auto.record(choice, numbers)))
     plan = make_plan(given, mode="auto", gpus=choice.gpus, samples=samples, available=64, auto=record)
-    return plan, auto.explain(given, plan, choice, numbers, most), record
+    return plan, auto.reasons(given, plan, choice, numbers, most), record
 
 
 def test_the_same_numbers_give_the_same_choice_again():
