@@ -1,6 +1,8 @@
 """Commands of `dsr` as processes: to their end, or while a test disturbs the launcher and its ranks."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +115,21 @@ def instead_of_training(folder: Path, name: str, code: str) -> dict[str, Any]:
     return {
         "code": f"from dsr import cli; from dsr.cluster import processes; processes.TRAIN = {name!r}; cli.main()",
         "path": folder,
+    }
+
+
+def unused_shared_memory(files: set[Path]) -> set[Path]:
+    """Those files in /dev/shm that no living process has opened or mapped, or is named in: left by dead ones."""
+    used = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            used.update(line.split(maxsplit=5)[-1] for line in (process / "maps").read_text().splitlines())
+            used.update(os.readlink(descriptor) for descriptor in (process / "fd").iterdir())
+    pids = {path: map(int, re.findall(r"\d{3,}", path.name)) for path in files}
+    return {
+        path
+        for path in files
+        if path.exists() and str(path) not in used and not any(map(psutil.pid_exists, pids[path]))
     }
 
 

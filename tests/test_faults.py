@@ -22,7 +22,7 @@ from dsr.cluster.processes import GRACE
 from dsr.data.fields import Chunks
 from dsr.data.store import Store
 from dsr.run import Run, checkpoints, launches
-from tests.launched import Launched, instead_of_training, wait_until
+from tests.launched import Launched, instead_of_training, unused_shared_memory, wait_until
 from tests.stores import sign
 
 pytestmark = pytest.mark.slow
@@ -138,7 +138,7 @@ def home(tiny_store, tmp_path_factory):
     before = set(Path("/dev/shm").iterdir())
     yield Home(tmp_path_factory.mktemp("faults"), tiny_store)
     new = set(Path("/dev/shm").iterdir()) - before
-    wait_until(lambda: not any(path.exists() for path in new))  # those of other programs go when they end
+    wait_until(lambda: not unused_shared_memory(new))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from dsr import cli, config
 from dsr.cluster import processes
 from dsr.cluster.devices import find_devices
+from dsr.data.codecs import refuse_pickle
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
@@ -296,6 +297,7 @@ ZARR2 = {"zarr_format": 2, "shape": [2], "chunks": [2], "compressor": None, "fil
 )
 def test_a_zarr_archive_with_pickle_for_a_codec_is_refused(tmp_path, marker, monkeypatch, array):
     import numcodecs.pickles
+    import numcodecs.registry
 
     monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)  # as older ones have it
     archive = tmp_path / "a.zarr"
@@ -307,6 +309,15 @@ def test_a_zarr_archive_with_pickle_for_a_codec_is_refused(tmp_path, marker, mon
     refuse(archive, "data", "prepare", "--high", archive, "--factor", 2, "-o", tmp_path / "s.zarr")
     refuse(archive, "data", "info", archive)
     assert not (tmp_path / "s.zarr").exists()
+    assert "pickle" in numcodecs.registry.codec_registry  # which belongs to the whole process
+
+
+def test_metadata_that_only_mention_pickle_are_read(tmp_path):
+    variable = {"zarr_format": 3, "node_type": "group", "attributes": {"variables": [{"name": "pickle"}], "codecs": 1}}
+    refuse_pickle("a.zarr", "zarr.json", json.dumps(variable).encode())
+    sharded = {"name": "sharding_indexed", "configuration": {"codecs": [{"name": "numcodecs.pickle"}]}}
+    with pytest.raises(UserError, match=r"a\.zarr: t/zarr\.json names pickle"):
+        refuse_pickle("a.zarr", "t/zarr.json", json.dumps({"codecs": [sharded]}).encode())
 
 
 @pytest.mark.parametrize("name", ["a.nc", "a.npy", "a.npz", "a.grib", "a.pkl"])

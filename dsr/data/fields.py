@@ -10,6 +10,7 @@ import zarr.abc.store
 from numcodecs import Blosc, blosc
 from zarr.codecs import BloscCodec, BytesCodec
 
+from dsr.data.codecs import refuse_pickle
 from dsr.data.manifest import Files, checksum
 from dsr.errors import UserError
 
@@ -99,7 +100,9 @@ class VerifiedStore(zarr.abc.store.Store):
             return None
         if byte_range is not None:
             raise NotImplementedError("a part of a file cannot be verified")
-        return prototype.buffer.from_bytes(self.files.read(key))
+        content = self.files.read(key)
+        refuse_pickle(self.files.path, key, content)
+        return prototype.buffer.from_bytes(content)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Iterable[tuple[str, Any]]) -> list[Any]:
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]

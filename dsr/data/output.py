@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shlex
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from dsr import __version__
 from dsr.data.calendar import EPOCH
 from dsr.data.domain import Domain
 from dsr.data.grid import Grid
-from dsr.data.remote import cleaned, without_credentials
+from dsr.data.remote import cleaned
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file, whole_folder
@@ -62,8 +61,7 @@ def create(
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
     dims = (*(["realization"] if members is not None else []), along, *_rows_and_columns(coordinates))
-    command = shlex.join([Path(sys.argv[0]).name, *map(without_credentials, sys.argv[1:])])
-    history = f"{datetime.now(UTC).isoformat(timespec='seconds')}: {command}"
+    history = f"{datetime.now(UTC).isoformat(timespec='seconds')}: written by dsr {__version__}"
     coordinates.attrs = {"Conventions": CONVENTIONS, **cleaned(attributes), "history": history}
     described = {variable.name: _attributes(variable, coordinates, dims) for variable in variables}
     write = _netcdf if path.suffix == ".nc" else _zarr

@@ -19,10 +19,11 @@ def open_file(file: File, crs: Any = None) -> list[Series]:
 
 def _dataset(path: str) -> Any:
     import xarray as xr
+    import zarr
 
-    from dsr.data.store import refuse_pickle
+    from dsr.data.codecs import NoPickle
 
-    refuse_pickle()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # consolidated metadata, and types that the Zarr v3 text does not have yet
-        return xr.open_dataset(path, engine="zarr", chunks=None, **OPTIONS)
+        store: Any = NoPickle(zarr.open_group(path, mode="r").store, path)
+        return xr.open_dataset(store, engine="zarr", chunks=None, **OPTIONS)

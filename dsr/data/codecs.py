@@ -1,0 +1,59 @@
+"""No Zarr array is decoded by pickle, whatever its metadata ask for: that would execute what a file says.
+
+numcodecs' registry knows pickle. It belongs to the whole process, so it is left as it is, and metadata are checked.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from zarr.storage import WrapperStore
+
+from dsr.errors import UserError
+
+METADATA = ("zarr.json", ".zarray", ".zmetadata")
+PICKLE = ("pickle", "numcodecs.pickle")
+CODECS = ("codecs", "index_codecs", "filters", "compressor", "compressors")
+
+
+def refuse_pickle(path: Any, key: str, content: bytes) -> None:
+    """Raise UserError where a file of a Zarr group is metadata that name pickle as a codec."""
+    if not key.endswith(METADATA) or b"pickle" not in content:
+        return
+    try:
+        metadata = json.loads(content)
+    except ValueError:
+        return  # Zarr says so itself
+    if _names_pickle(metadata, is_codec=False):
+        raise UserError(f"{path}: {key} names pickle as a codec, which would execute what the file says")
+
+
+def _names_pickle(value: Any, *, is_codec: bool) -> bool:
+    """Whether pickle is named in a JSON value, or in the codecs within it."""
+    if isinstance(value, list):
+        return any(_names_pickle(one, is_codec=is_codec) for one in value)
+    if not isinstance(value, dict):
+        return is_codec and value in PICKLE
+    named = is_codec and (value.get("name") in PICKLE or value.get("id") in PICKLE)
+    return named or any(_names_pickle(one, is_codec=key in CODECS) for key, one in value.items())
+
+
+class NoPickle(WrapperStore[Any]):
+    """Another Zarr store, whose metadata are checked when they are read. Raises UserError then."""
+
+    def __init__(self, store: Any, path: str = ""):
+        super().__init__(store)
+        self.path = path
+
+    def _with_store(self, store: Any) -> "NoPickle":
+        return NoPickle(store, self.path)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        content = await self._store.get(key, prototype, byte_range)
+        if content is not None:
+            refuse_pickle(self.path, key, content.to_bytes() if key.endswith(METADATA) else b"")
+        return content
+
+    async def _get_many(self, requests: Iterable[tuple[str, Any, Any]]) -> AsyncGenerator[tuple[str, Any], None]:
+        for request in requests:
+            yield request[0], await self.get(*request)
