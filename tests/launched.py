@@ -124,13 +124,9 @@ def unused_shared_memory(files: set[Path]) -> set[Path]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             used.update(line.split(maxsplit=5)[-1] for line in (process / "maps").read_text().splitlines())
-            used.update(os.readlink(descriptor) for descriptor in (process / "fd").iterdir())
-    pids = {path: map(int, re.findall(r"\d{3,}", path.name)) for path in files}
-    return {
-        path
-        for path in files
-        if path.exists() and str(path) not in used and not any(map(psutil.pid_exists, pids[path]))
-    }
+            used.update(str(descriptor.readlink()) for descriptor in (process / "fd").iterdir())
+    left = {path for path in files if path.exists() and str(path) not in used}
+    return {path for path in left if not any(psutil.pid_exists(int(n)) for n in re.findall(r"\d{3,}", path.name))}
 
 
 def wait_until(true: Callable[[], Any]) -> None:
