@@ -110,10 +110,10 @@ def predict(
 
     The input holds the training's low variables, under their names or the recipe's, at any times and leads, on the
     training's low grid; or, where training coarsened its input, as fine as the high grid: it is then coarsened too.
-    A network trained on an ensemble takes its members together; any other predicts every member by itself. The files
+    A network trained on an ensemble takes its members together; any other predicts each member separately. The files
     `grid` and `static` take the network to another high grid. Fields are read and written one by one.
 
-    Returns what was done, for people. Raises UserError where the input or the output path is wrong, OSError where
+    Returns a summary for people. Raises UserError where the input or the output path is wrong, OSError where
     reading or writing fails later; `output` is whole or absent afterwards.
     """
     outputs.check(output)
@@ -167,12 +167,12 @@ def predict(
                 arrays[variable.name][..., i, :, :] = field if members else field[0]
             progress.advance(task)
     cautions = [*_other_calendar(trained_on, features), *reach.cautions()]
-    return "\n".join([_told(output, network, archive, high, factor), *cautions])
+    return "\n".join([_summary(output, network, archive, high, factor), *cautions])
 
 
 @dataclass
 class _Reach:
-    """How far the low fields that a network gets reach beyond those of its training, for each variable."""
+    """How far the low fields given to a network reach beyond those of its training, for each variable."""
 
     variables: list[Variable]
     trained: dict[str, np.ndarray]  # minimum, maximum, std: (variable) float64
@@ -198,7 +198,7 @@ class _Reach:
         self.count += np.isfinite(values).sum(1)
 
     def cautions(self) -> list[str]:
-        """A line for each variable that reaches far beyond."""
+        """One line for each variable that reaches far beyond its training."""
         return [
             f"caution: {variable.name} is {self.lowest[i]:.4g} to {self.highest[i]:.4g} {variable.units} in the input, "
             f"{self.trained['minimum'][i]:.4g} to {self.trained['maximum'][i]:.4g} in training; "
@@ -214,7 +214,7 @@ def _other_calendar(trained_on: Features, features: Features) -> list[str]:
         return []
     return [
         f"caution: the input's calendar is {features.calendar}, that of training was {trained_on.calendar}; the season "
-        "is told from how far a date is in its own year"
+        "is taken from how far a date is in its own year"
     ]
 
 
@@ -275,8 +275,8 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
     fields = np.zeros((0, *high.shape), np.float32)
     if features.static:
         (choices,) = network.domain.choices("static", features.static)
-        found = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
-        fields = np.stack([found[v.name] for v in features.static])
+        by_name = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
+        fields = np.stack([by_name[v.name] for v in features.static])
     sun = "solar_zenith" in features.extras
     return replace(
         features,
@@ -310,7 +310,7 @@ def _bounds(network: Network, archive: AnyArchive, order: np.ndarray) -> np.ndar
 
 
 def _attributes(run: Path, network: Network, archive: AnyArchive) -> dict[str, str]:
-    """What the file says of itself."""
+    """The global attributes of the output file."""
     name, citation = network.description["network"]["name"], network.domain.provenance.get("citation")
     return {
         "title": f"{', '.join(v.name for v in network.features.high)}, downscaled by a neural network",
@@ -319,7 +319,7 @@ def _attributes(run: Path, network: Network, archive: AnyArchive) -> dict[str, s
     }
 
 
-def _told(output: Path, network: Network, archive: AnyArchive, high: Grid, factor: int) -> str:
+def _summary(output: Path, network: Network, archive: AnyArchive, high: Grid, factor: int) -> str:
     runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
     lines = [
         f"{output}: {', '.join(v.name for v in network.features.high)} on {high.describe()}",

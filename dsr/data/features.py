@@ -11,6 +11,7 @@ import numpy as np
 from dsr.data.calendar import year_angle
 from dsr.data.interpolate import Index, Interpolation
 from dsr.data.store import Variable
+from dsr.data.sun import cos_zenith
 from dsr.errors import UserError
 
 if TYPE_CHECKING:
@@ -243,30 +244,6 @@ class Features:
             latitude=arrays.get("latitude"),
             longitude=arrays.get("longitude"),
         )
-
-
-def cos_zenith(
-    time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray, calendar: str = "proleptic_gregorian"
-) -> np.ndarray:
-    """The cosine of the solar zenith angle, negative at night: (n) int64 seconds UTC -> (n, Y, X) float32.
-
-    Declination and equation of time after Spencer (1971), good to about half a degree; of other calendars by how far
-    the time is in its own year.
-    """
-    day = (time / 86400.0)[:, None, None]
-    gamma = year_angle(time, calendar)[:, None, None]
-    declination = (
-        0.006918 - 0.399912 * np.cos(gamma) + 0.070257 * np.sin(gamma) - 0.006758 * np.cos(2 * gamma)
-        + 0.000907 * np.sin(2 * gamma) - 0.002697 * np.cos(3 * gamma) + 0.00148 * np.sin(3 * gamma)
-    )  # fmt: skip
-    minutes = 229.18 * (
-        0.000075 + 0.001868 * np.cos(gamma) - 0.032077 * np.sin(gamma)
-        - 0.014615 * np.cos(2 * gamma) - 0.040849 * np.sin(2 * gamma)
-    )  # fmt: skip
-    hour_angle = 2 * np.pi * (day % 1 + minutes / 1440.0) + np.radians(longitude) - np.pi
-    phi = np.radians(latitude)
-    sine = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour_angle)
-    return sine.astype(np.float32)
 
 
 def _choose(available: list[Variable], names: list[str] | None, group: str, store: Store) -> list[Variable]:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.data import sun
+from dsr.data.calendar import year_angle
 from dsr.data.interpolate import Index, Interpolation
+from dsr.data.samples import Samples
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
@@ -18,7 +21,7 @@ WORK = 1e10  # outputs x predictors^2: what one fit may cost
 MEMORY = 2**29  # bytes of moments held at once
 JUDGED = 32  # tiles of a band on which the penalty is chosen
 
-Pairs = Iterator[tuple[Any, np.ndarray]]  # (batch, its targets (n, variable, Y, X)), ...
+Pairs = Iterator[tuple[Samples, np.ndarray]]  # samples and their targets (n, variable, Y, X)
 Block = tuple[int, slice, np.ndarray, np.ndarray]  # tile, samples, points, and x (row, predictor + 1), float32
 
 
@@ -29,7 +32,7 @@ class Ridge:
     large one. Where the split is by region (or the domain is huge), one regression serves all points. The penalty of
     each variable is the one with the least squared error on the validation split. Moments are summed over batches, so
     memory does not grow with the number of samples. A missing target counts as zero: give departures from a mean.
-    `targets(split)` iterates over a split's batches.
+    `targets(split)` iterates over a split in batches of samples.
     """
 
     def __init__(self, store: Store, features: Features, targets: Callable[[str], Pairs]):
@@ -50,30 +53,30 @@ class Ridge:
             self.penalties.append(best.tolist())
             self.weights += [self._weights(xx, xy, best) for xx, xy in train.values()]
 
-    def __call__(self, batch: Any) -> np.ndarray:
+    def __call__(self, samples: Samples) -> np.ndarray:
         """The targets as regressed, (n, variable, Y, X) float32."""
         count, shape = len(self.features.high), self.features.shape
-        result = np.empty((len(batch.low), count, shape[0] * shape[1]), np.float32)
-        for tile, rows, points, x in self._blocks(batch, np.ones(shape, bool), range(self.design.tiles)):
+        result = np.empty((len(samples.low), count, shape[0] * shape[1]), np.float32)
+        for tile, rows, points, x in self._blocks(samples, np.ones(shape, bool), range(self.design.tiles)):
             result[rows, :, points] = self.design.unpack(x @ self.weights[tile], count, len(points))
-        return result.reshape(len(batch.low), count, *shape)
+        return result.reshape(len(samples.low), count, *shape)
 
-    def _blocks(self, batch: Any, mask: np.ndarray, tiles: range) -> Iterator[Block]:
+    def _blocks(self, samples: Samples, mask: np.ndarray, tiles: range) -> Iterator[Block]:
         features = self.features
-        centre, spread = features.combine(batch.low)
+        centre, spread = features.combine(samples.low)
         statistics = [features.statistics["low"][v.name] for v in features.low]
         mean = np.array([s["mean"] for s in statistics])[:, None, None]
         std = np.array([s["std"] or 1.0 for s in statistics])[:, None, None]
         parts = [(centre - mean) / std] + ([] if spread is None else [spread / std])
         fields = np.nan_to_num(np.concatenate(parts, 1)).astype(np.float32)
-        return self.design.blocks(fields, _extras(features.extras, batch).astype(np.float32), mask, tiles)
+        return self.design.blocks(fields, _extras(features, samples).astype(np.float32), mask, tiles)
 
     def _moments(self, pairs: Pairs, mask: np.ndarray, tiles: range) -> dict[int, list[Any]]:
         """Of each tile the sums of x x' and x y' in float64, where x ends in 1 and y holds the targets."""
         sums: dict[int, list[Any]] = {tile: [0.0, 0.0] for tile in tiles}
-        for batch, targets in pairs:
+        for samples, targets in pairs:
             flat = np.nan_to_num(targets).reshape(*targets.shape[:2], -1)
-            for tile, rows, points, x in self._blocks(batch, mask, tiles):
+            for tile, rows, points, x in self._blocks(samples, mask, tiles):
                 y = self.design.pack(flat[rows][:, :, points])
                 sums[tile][0] += (x.T @ x).astype(np.float64)
                 sums[tile][1] += (x.T @ y).astype(np.float64)
@@ -115,17 +118,17 @@ def _centred(xx: np.ndarray, xy: np.ndarray) -> tuple[Any, ...]:
     return n, mean_x, mean_y, xx[:-1, :-1] - n * np.outer(mean_x, mean_x), xy[:-1] - n * np.outer(mean_x, mean_y)
 
 
-def _extras(names: list[str], batch: Any) -> np.ndarray:
+def _extras(features: Features, samples: Samples) -> np.ndarray:
     """(n, extra) float64. The sun's three columns span the cosine of its zenith angle at every place."""
-    year, hour = (2 * np.pi * (batch.time / 86400.0 % period) / period for period in (365.2425, 1.0))
-    declination = np.radians(-23.44) * np.cos(year + 2 * np.pi * 10 / 365.2425)
+    year = year_angle(samples.time, features.calendar)
+    hour, declination = sun.hour_angle(samples.time, year), sun.declination(year)
     columns = {
         "solar_zenith": [np.sin(declination), np.cos(declination) * np.cos(hour), np.cos(declination) * np.sin(hour)],
         "day_of_year": [np.sin(year), np.cos(year)],
-        "lead_time": [batch.lead_time / 86400.0],
+        "lead_time": [samples.lead_time / 86400.0],
     }
-    chosen = [column for name in names for column in columns[name]]
-    return np.stack(chosen, 1) if chosen else np.empty((len(batch.time), 0))
+    chosen = [column for name in features.extras for column in columns[name]]
+    return np.stack(chosen, 1) if chosen else np.empty((len(samples.time), 0))
 
 
 _EXTRAS = {"solar_zenith": 3, "day_of_year": 2, "lead_time": 1}

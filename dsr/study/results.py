@@ -137,25 +137,25 @@ def collect(run: Run, diverged_below: float) -> Result:
 def test_error(run: Run, split: str = "test") -> TestError:
     """The error of a run's best network, and of bicubic interpolation, weighted by area."""
     from dsr import predict
-    from dsr.verify.baselines import batches
+    from dsr.data.samples import read
+    from dsr.verify.metrics.rmse import RMSE
+    from dsr.verify.scoring import Tally, Truth
 
     network = predict.load(run.model)
     store = _store(network.description["store"])
     features = network.features
     names = [v.name for v in store.low_variables]
     low = [names.index(v.name) for v in features.low]
-    weights = store.grid("high").area() * store.mask(split)
-    sums = np.zeros((3, len(features.high)))  # squared errors of network and bicubic, and weights
-    for batch in batches(store, features, store.samples(split), values=2**20):
-        there = np.isfinite(batch.truth)
-        weight = there * weights
-        given = batch.low[..., low, :, :], batch.init_time, batch.lead_time
-        fields = network(*given), features.clip(features.inputs(*given)[1])
-        for row, field in zip(sums[:2], fields, strict=True):
-            row += (weight * np.where(there, field - batch.truth, 0.0) ** 2).sum((0, 2, 3))
-        sums[2] += weight.sum((0, 2, 3))
-    values = np.sqrt(sums[:2] / sums[2]).tolist()
-    rmse, bicubic = (dict(zip((v.name for v in features.high), row, strict=True)) for row in values)
+    area = store.grid("high").area() * store.mask(split)
+    tally = Tally({"rmse": RMSE()})
+    for samples in read(store, features, store.samples(split), values=2**20):
+        given = samples.low[..., low, :, :], samples.init_time, samples.lead_time
+        fields = {"network": network(*given), "bicubic": features.clip(features.inputs(*given)[1])}
+        tally.add(Truth.of(samples.truth, area), fields)
+    rmse, bicubic = (
+        dict(zip((v.name for v in features.high), tally.values("rmse", method).tolist(), strict=True))
+        for method in ("network", "bicubic")
+    )
     bicubic = {name: value for name, value in bicubic.items() if name in {v.name for v in features.low}}
     return TestError(
         rmse=rmse,

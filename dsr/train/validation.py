@@ -14,6 +14,8 @@ from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
 from dsr.train import watch
 from dsr.train.reduce import gather_ordered, shares
+from dsr.verify.metrics.rmse import RMSE
+from dsr.verify.scoring import Pair, Truth, pooled
 
 if TYPE_CHECKING:
     from dsr.config import Data
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Skill:
-    """What one validation found."""
+    """The scores of one validation."""
 
     rmse: dict[str, float]  # per variable, physical units
     bicubic: dict[str, float]  # the same of bicubic interpolation, for the variables that the low data have
@@ -40,6 +42,7 @@ class Validation:
         self.stream = Stream(store, features, data, "validation", seed=0)
         self.features, self.batch = features, batch
         self.weights = weights.astype(np.float64)  # (Y, X): the cells' areas
+        self.metric = RMSE()
 
     @torch.no_grad()
     def measure(self, network: torch.nn.Module, device: torch.device) -> Skill:
@@ -57,16 +60,15 @@ class Validation:
         tensor = torch.from_numpy(own).to(device)
         first = starts[mine.start] if len(mine) else 0
         whole = gather_ordered(tensor, first, count).cpu().numpy()
-        error, base, weight = np.add.accumulate(whole, axis=0)[-1].T  # one after the other: a fixed order
         names = [v.name for v in self.features.high]
-        if not weight.all():
-            raise UserError(f"the validation split has no value of {names[int(np.argmin(weight))]} to score")
-        rmse = np.sqrt(error / weight)
-        bicubic = np.sqrt(base / np.maximum(weight, 1e-300)).tolist()
+        present = whole[..., 2].any(0)
+        if not present.all():
+            raise UserError(f"the validation split has no value of {names[int(np.argmin(present))]} to score")
+        rmse, bicubic = (pooled(self.metric, whole[..., [i]], whole[..., 2]) for i in (0, 1))
         seen = {v.name for v in self.features.low}
         return Skill(
             rmse=dict(zip(names, rmse.tolist(), strict=True)),
-            bicubic={name: value for name, value in zip(names, bicubic, strict=True) if name in seen},
+            bicubic={name: value for name, value in zip(names, bicubic.tolist(), strict=True) if name in seen},
             score=float(np.mean(rmse / self.features.scale)),
         )
 
@@ -91,9 +93,9 @@ class Validation:
         return batch, self.features.physical(batch.base, output), truth
 
     def _errors(self, network: torch.nn.Module, samples: np.ndarray) -> np.ndarray:
-        """(n, variable, 3) float64: weighted squared errors of network and base, and the weights."""
-        batch, predicted, truth = self._predict(network, samples)
-        weight = batch.mask * self.weights
-        fields = predicted, self.features.clip(batch.base.copy())
-        errors = [(weight * (field - truth) ** 2).sum((2, 3)) for field in fields]
-        return np.stack([*errors, weight.sum((2, 3))], -1)
+        """(n, variable, 3) float64: what RMSE sums for the network and for the base, and the weights."""
+        batch, predicted, fields = self._predict(network, samples)
+        truth = Truth(fields, batch.mask * self.weights)
+        predictions = predicted, self.features.clip(batch.base.copy())
+        sums = [self.metric.sums(Pair(prediction, truth)) for prediction in predictions]
+        return np.concatenate([*sums, truth.total_weight[..., None]], -1)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsr.config import read_json
+from dsr.data.samples import Samples, read
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_file, write_json
 from dsr.progress import bar
 from dsr.run import Run
 from dsr.run.lock import check_links
-from dsr.verify import intervals, metrics
-from dsr.verify.baselines import Baselines, Batch, batches
+from dsr.verify import intervals
+from dsr.verify.baselines import BASELINES, Fitted, NotPossible
 from dsr.verify.evaluation import Evaluation, LeadSkill, RidgeFit, Scores, Skill, Spectrum, VariableSkill
-from dsr.verify.words import LABELS, table
+from dsr.verify.metrics import METRICS
+from dsr.verify.metrics.spectrum import spectrum
+from dsr.verify.scoring import Tally, Truth
+from dsr.verify.training import Training
+from dsr.verify.words import table
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
@@ -98,137 +104,168 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     The split is read once, in batches, so that memory does not grow with the number of samples. Raises UserError where
     the split is empty.
     """
-    import xarray as xr
-
-    samples = store.samples(split)
-    if not len(samples):
+    rows = store.samples(split)
+    if not len(rows):
         raise UserError(f"{store.path}: the {split} split is empty")
-    names = [v.name for v in features.high]
-    inside = store.mask(split)
-    grid = store.grid("high")
-    spacing, area = grid.spacing_km, grid.area() * inside
-    pictured = np.unique(np.linspace(0, len(samples) - 1, PICTURED).round().astype(int))
-    parts, closer, done = [], [], 0
     with bar() as progress:
-        total = 2 * len(store.samples("train")) + len(store.samples("validation"))
-        fitting = progress.add_task("fitting baselines", total=total)
-        baselines = Baselines(store, features, lambda count: progress.advance(fitting, count))
-        scoring = progress.add_task(f"evaluating on {split}", total=len(samples))
-        for batch in batches(store, features, samples, values=2**20):
-            fields = _predict(network, baselines, batch)
-            parts.append(_per_sample(fields, batch, baselines, area))
-            for i in pictured[(pictured >= done) & (pictured < done + len(batch.truth))] - done:
-                closer.append(_closer(fields, batch.truth[i], i, features, inside, spacing))
-            done += len(batch.truth)
-            progress.advance(scoring, len(batch.truth))
-    scores = xr.concat(parts, "sample")
-    init, lead = store.low_init_time[samples], store.low_lead_time[samples]
+        fitting = progress.add_task("fitting baselines", total=2 * len(store.samples("train")))
+        training = Training(store, features, lambda count: progress.advance(fitting, count))
+        baselines, omitted = fit_baselines(training)
+        methods = _Methods(network, baselines, training)
+        scoring = progress.add_task(f"evaluating on {split}", total=len(rows))
+        tallies = _tally(store, methods, split, lambda count: progress.advance(scoring, count))
+    init, lead = store.low_init_time[rows], store.low_lead_time[rows]
     case = intervals.number_cases(init)
-    leads = np.unique(lead).tolist()
-    rows_by_lead = {t: np.flatnonzero(lead == t) for t in leads if len(leads) > 1}
-    wavelengths = metrics.spectrum(_box(inside.astype(float), inside), spacing)[0].tolist()
-    variables = {}
-    for i, variable in enumerate(features.high):
-        of_variable = scores.sel(variable=variable.name)
-        found = _skill(of_variable, case)
-        found["scores"]["ssim"] = {m: _number(_mean([c[m][i][0] for c in closer])) for m in closer[0] if m != "truth"}
-        power = {m: [_number(p) for p in _mean([c[m][i][1] for c in closer])] for m in closer[0]}
-        variables[variable.name] = VariableSkill(
-            **found,
-            units=variable.units,
-            long_name=variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
-            leads=[
-                LeadSkill(**_skill(of_variable.isel(sample=rows), case[rows]), lead_time=t, samples=len(rows))
-                for t, rows in rows_by_lead.items()
-            ],
-            spectrum=Spectrum(wavelengths, power),
-        )
     notes = []
     if store.region is not None:
         notes.append("Split by region: what is learned per cell elsewhere is one value for the training region.")
+    ridge = baselines["ridge"].regression
+    lapse_rates = baselines["elevation"].lapse_rates if "elevation" in baselines else {}
     result = Evaluation(
         split=split,
         times=len(np.unique(init + lead)),
-        samples=len(samples),
+        samples=len(rows),
         runs=len(np.unique(init)),
         independent_blocks=int(case.max()) + 1,
-        methods={name: LABELS[name] for name in scores.method.values.tolist()},
-        omitted=baselines.omitted,
-        ridge=RidgeFit(baselines.ridge.design.predictors, baselines.ridge.penalties),
-        lapse_rates={names[i]: rate for i, rate in baselines.lapse_rates.items()},
+        methods={name: BASELINES.find(name).label if name in BASELINES.table else name for name in methods.names},
+        omitted=omitted,
+        ridge=RidgeFit(ridge.design.predictors, ridge.penalties),
+        lapse_rates={features.high[i].name: rate for i, rate in lapse_rates.items()},
         notes=notes,
-        variables=_decided(variables),
+        variables=_decided(_variables(tallies, features, lead, case)),
     )
-    return result, _example(store, network, baselines, samples, scores, split)
+    return result, _example(store, methods, tallies.pooled, split)
 
 
-def _predict(network: Predict, baselines: Baselines, batch: Batch) -> dict[str, np.ndarray]:
-    seen = baselines.seen(batch)
-    return {"network": network(seen.low, batch.init_time, batch.lead_time), **baselines(batch)}
+def fit_baselines(training: Training) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every baseline that the store allows, fitted; and why the others are not possible."""
+    fitted, omitted = {}, {}
+    for name in BASELINES.table:
+        try:
+            fitted[name] = BASELINES.make(name).fit(training)
+        except NotPossible as reason:
+            omitted[name] = str(reason)
+    return fitted, omitted
 
 
-def _per_sample(fields: dict[str, np.ndarray], batch: Batch, baselines: Baselines, area: np.ndarray) -> Any:
-    import xarray as xr
+class _Methods:
+    """The network and the baselines, as one function from samples to predictions."""
 
-    def array(values: np.ndarray) -> Any:
-        return xr.DataArray(values.astype(np.float64), dims=("sample", "variable", "y", "x"))
+    def __init__(self, network: Predict, baselines: dict[str, Fitted], training: Training):
+        self.network, self.baselines, self.training = network, baselines, training
+        self.names = ["network", *baselines]
 
-    weights = xr.DataArray(area, dims=("y", "x"))
-    variables = [v.name for v in baselines.features.high]
-    overall = [baselines.features.statistics["high"][name]["mean"] for name in variables]
-    references = {
-        "correlation": xr.DataArray(overall, dims="variable"),
-        "anomaly_correlation": array(baselines.climatology(batch.time)),
-    }
-    predictions = xr.concat([array(f) for f in fields.values()], "method").assign_coords(method=list(fields))
-    scores = metrics.per_sample(predictions, array(batch.truth), weights, references)
-    return scores.assign_coords(variable=variables)
+    def __call__(self, samples: Samples) -> dict[str, np.ndarray]:
+        """{method: (n, variable, Y, X) float32}, within physical bounds; NaN where a method has no value."""
+        low = self.training.seen(samples).low
+        clip = self.training.features.clip
+        predictions = {name: clip(baseline(samples)) for name, baseline in self.baselines.items()}
+        return {"network": self.network(low, samples.init_time, samples.lead_time), **predictions}
 
 
-def _closer(
-    fields: dict[str, np.ndarray], truth: np.ndarray, row: int, features: Features, inside: np.ndarray, spacing: Any
-) -> dict[str, list[tuple[float, np.ndarray]]]:
-    """Of every method and the truth, for each variable: SSIM and the spectrum. A field with gaps has no spectrum."""
-    spans = [features.statistics["high"][v.name] for v in features.high]
-    result = {}
-    for method, field in [(m, f[row]) for m, f in fields.items()] + [("truth", truth)]:
-        pairs = []
-        for own, true, span in zip(field, truth, spans, strict=True):
-            similarity = metrics.ssim(own, true, span["maximum"] - span["minimum"], inside)
-            pairs.append((similarity, metrics.spectrum(_box(own, inside), spacing)[1]))
-        result[method] = pairs
-    return result
+@dataclass
+class _Tallies:
+    """What a split is scored by: sums over all samples, sums over some samples, and spectra of the same."""
+
+    pooled: Tally
+    sampled: Tally
+    wavelengths: list[float]
+    power: dict[str, list[np.ndarray]]  # {method or "truth": [(variable, bin)]}
 
 
-def _box(field: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The field over the smallest rectangle that holds the points inside; NaN in the rectangle's other points."""
+def _tally(store: Store, methods: _Methods, split: str, advance: Callable[[int], object]) -> _Tallies:
+    """Predict and score the samples of a split, batch by batch."""
+    training, features, rows = methods.training, methods.training.features, store.samples(split)
+    metrics = {name: METRICS.make(name) for name in METRICS.table}
+    pooled = Tally({name: metric for name, metric in metrics.items() if not metric.sampled})
+    sampled = Tally({name: metric for name, metric in metrics.items() if metric.sampled})
+    inside, grid = store.mask(split), store.grid("high")
+    spacing, area = grid.spacing_km, grid.area() * inside
+    pictured = np.unique(np.linspace(0, len(rows) - 1, PICTURED).round().astype(int))
+    statistics = [features.statistics["high"][v.name] for v in features.high]
+    mean = np.array([s["mean"] for s in statistics])[:, None, None]
+    span = np.array([s["maximum"] - s["minimum"] for s in statistics])[:, None, None]
+    power: dict[str, list[np.ndarray]] = defaultdict(list)
+    done = 0
+    for samples in read(store, features, rows, values=2**20):
+        predictions, climatology = methods(samples), training.climatology(samples.time)
+        truth = Truth.of(samples.truth, area, mean=mean, span=span, climatology=climatology)
+        pooled.add(truth, predictions)
+        some = pictured[(pictured >= done) & (pictured < done + len(samples))] - done
+        if len(some):
+            shown = {method: fields[some] for method, fields in predictions.items()}
+            some_truth = Truth.of(samples.truth[some], area, mean=mean, span=span, climatology=climatology[some])
+            sampled.add(some_truth, shown)
+            for method, fields in {**shown, "truth": samples.truth[some]}.items():
+                power[method] += list(spectrum(_box(fields, inside), spacing)[1])
+        done += len(samples)
+        advance(len(samples))
+    wavelengths = spectrum(_box(inside.astype(float), inside), spacing)[0].tolist()
+    return _Tallies(pooled, sampled, wavelengths, power)
+
+
+def _box(fields: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The fields over the smallest rectangle that holds the points inside; NaN in the rectangle's other points."""
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return np.where(inside[box], field[box], np.nan)
+    return np.where(inside[box], fields[..., *box], np.nan)
 
 
-def _skill(scores: Any, case: np.ndarray) -> dict[str, Any]:
-    """The fields of a Skill over the samples of `scores`, which belong to one variable; not yet decided."""
-    pooled = metrics.pool(scores)
-    methods = pooled.method.values.tolist()
-    columns = {str(key): map(_number, values.values) for key, values in pooled.data_vars.items()}
-    values: Scores = {key: dict(zip(methods, column, strict=True)) for key, column in columns.items()}
-    rmse = {m: value for m, value in values["rmse"].items() if value is not None}
-    winner = min(rmse, key=lambda m: rmse[m], default=None)
-    return {"scores": values, "winner": winner, "difference": _differences(scores, rmse, case), "decided": None}
-
-
-def _differences(scores: Any, rmse: dict[str, float], case: np.ndarray) -> dict[str, intervals.Difference]:
-    """The network's RMSE minus each baseline's, with an interval where there are enough cases."""
-    if "network" not in rmse:
-        return {}
-    weight = scores.weight.values
-    there = weight > 0
+def _variables(tallies: _Tallies, features: Features, lead: np.ndarray, case: np.ndarray) -> dict[str, VariableSkill]:
+    """The skill of each variable, not yet decided; lead and case (sample)."""
+    everything = np.arange(len(lead))
+    leads = {t: np.flatnonzero(lead == t) for t in np.unique(lead).tolist()}
+    power = {method: _mean(np.stack(spectra)) for method, spectra in tallies.power.items()}
+    of_all = _skills(tallies.pooled, everything, case)
+    of_leads = {t: _skills(tallies.pooled, rows, case[rows]) for t, rows in leads.items() if len(leads) > 1}
+    sampled = _scores(tallies.sampled, slice(None))
     result = {}
-    for method in (m for m in rmse if m != "network"):
-        squares = scores.mse.sel({"method": ["network", method]}).transpose("method", "sample").values
-        result[method] = intervals.rmse_difference(squares[:, there], weight[there], case[there])
+    for i, variable in enumerate(features.high):
+        skill = of_all[i]
+        result[variable.name] = VariableSkill(
+            scores={**skill.scores, **sampled[i]},
+            winner=skill.winner,
+            difference=skill.difference,
+            decided=None,
+            units=variable.units,
+            long_name=variable.long_name or variable.standard_name.replace("_", " ") or variable.name,
+            leads=[LeadSkill(**vars(skills[i]), lead_time=t, samples=len(leads[t])) for t, skills in of_leads.items()],
+            spectrum=Spectrum(
+                tallies.wavelengths, {method: [_number(p) for p in powers[i]] for method, powers in power.items()}
+            ),
+        )
     return result
+
+
+def _skills(tally: Tally, rows: np.ndarray, case: np.ndarray) -> list[Skill]:
+    """The skill of each variable over some samples (rows, which are of these cases), not yet decided."""
+    squares = np.stack([tally.of("rmse", method)[rows, :, 0] for method in tally.methods])  # (method, row, variable)
+    weights = tally.weight()[rows]
+    result = []
+    for i, scores in enumerate(_scores(tally, rows)):
+        rmse = {method: value for method, value in scores["rmse"].items() if value is not None}
+        weight, there = weights[:, i], weights[:, i] > 0
+        mean_square = dict(zip(tally.methods, squares[:, there, i] / weight[there], strict=True))
+        difference = {
+            method: intervals.rmse_difference(
+                np.stack([mean_square["network"], mean_square[method]]), weight[there], case[there]
+            )
+            for method in rmse
+            if "network" in rmse and method != "network"
+        }
+        result.append(Skill(scores, min(rmse, key=lambda m: rmse[m], default=None), difference, None))
+    return result
+
+
+def _scores(tally: Tally, rows: slice | np.ndarray) -> list[Scores]:
+    """The scores of each variable over some samples."""
+    values = {
+        metric: {method: tally.values(metric, method, rows) for method in tally.methods} for metric in tally.metrics
+    }
+    return [
+        {metric: {method: _number(v[i]) for method, v in methods.items()} for metric, methods in values.items()}
+        for i in range(tally.weight().shape[1])
+    ]
 
 
 def _decided(variables: dict[str, VariableSkill]) -> dict[str, VariableSkill]:
@@ -252,33 +289,31 @@ def _decided(variables: dict[str, VariableSkill]) -> dict[str, VariableSkill]:
     }
 
 
-def _example(
-    store: Store, network: Predict, baselines: Baselines, samples: np.ndarray, scores: Any, split: str
-) -> dict[str, Any]:
+def _example(store: Store, methods: _Methods, tally: Tally, split: str) -> dict[str, Any]:
     """The fields of the sample whose error by the network is the median one: neither its best nor its worst."""
-    mse = scores.mse.sel({"method": "network"})
-    error = (mse / mse.mean("sample")).mean("variable").values  # samples without truth come last
-    row = samples[np.argsort(error, kind="stable")[len(error) // 2]]
-    batch = next(batches(store, baselines.features, np.array([row])))
-    fields = _predict(network, baselines, batch)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mse = tally.of("rmse", "network")[..., 0] / tally.weight()
+    error = _mean((mse / _mean(mse)).T)  # NaN for samples without truth, which come last
+    rows = store.samples(split)
+    row = rows[np.argsort(error, kind="stable")[len(error) // 2]]
+    samples = next(read(store, methods.training.features, np.array([row])))
     return {
-        **{method: f[0] for method, f in fields.items()},
-        "truth": batch.truth[0],
+        **{method: fields[0] for method, fields in methods(samples).items()},
+        "truth": samples.truth[0],
         "calendar": store.calendar,
-        "init_time": batch.init_time[0],
-        "lead_time": batch.lead_time[0],
+        "init_time": samples.init_time[0],
+        "lead_time": samples.lead_time[0],
         "inside": store.mask(split),
         "spacing_km": np.array(store.grid("high").spacing_km),
         "north_up": store.grid("high").north_up,
     }
 
 
-def _mean(values: list[Any]) -> Any:
-    """The mean over those of the values (numbers or arrays) that are there; NaN where none is."""
-    stacked = np.array(values, np.float64)
-    good = np.isfinite(stacked)
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean along the first axis of the values that are there; NaN where none is."""
+    good = np.isfinite(values)
     count = good.sum(0)
-    return np.where(count > 0, np.where(good, stacked, 0).sum(0) / np.maximum(count, 1), np.nan)
+    return np.where(count > 0, np.where(good, values, 0).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def _number(value: Any) -> float | None:

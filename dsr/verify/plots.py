@@ -6,24 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.verify.baselines import BASELINES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour vision deficiency can tell apart; the truth is black.
-COLOURS = {
-    "truth": "#000000",
-    "network": "#D55E00",
-    "ridge": "#0072B2",
-    "bicubic": "#009E73",
-    "bilinear": "#56B4E9",
-    "nearest": "#999999",
-    "elevation": "#CC79A7",
-    "bicubic_bias": "#E69F00",
-    "climatology": "#777777",
-    "control": "#F0E442",
-    "ensemble_mean": "#44AA99",
-}
-DASHES = {"bilinear": "--", "nearest": ":", "climatology": "-.", "bicubic_bias": "--", "ensemble_mean": ":"}
+BASELINE_CLASSES = {name: BASELINES.find(name) for name in BASELINES.table}
+COLOURS = {"truth": "#000000", "network": "#D55E00", **{name: kind.colour for name, kind in BASELINE_CLASSES.items()}}
+DASHES = {name: kind.dash for name, kind in BASELINE_CLASSES.items()}
 
 
 def figure(width: float, height: float) -> Figure:

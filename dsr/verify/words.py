@@ -5,21 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dsr.verify.baselines import BASELINES
 from dsr.verify.intervals import FEWEST_CASES
+from dsr.verify.metrics import METRICS
 
-LABELS = {
-    "network": "network",
-    "nearest": "nearest",
-    "bilinear": "bilinear",
-    "bicubic": "bicubic",
-    "elevation": "bicubic + lapse rate",
-    "bicubic_bias": "bicubic + bias",
-    "climatology": "climatology",
-    "ridge": "ridge regression",
-    "control": "control member",
-    "ensemble_mean": "ensemble mean",
-}
-COLUMNS = ("RMSE", "MAE", "bias", "corr.", "anom. corr.", "SSIM", "network minus it")
+LABELS = {"network": "network", **{name: BASELINES.find(name).label for name in BASELINES.table}}
+COLUMNS = (*(METRICS.find(name).label for name in METRICS.table), "network minus it")
 
 
 def headlines(result: dict[str, Any]) -> list[str]:
@@ -112,14 +103,14 @@ def table(result: dict[str, Any]) -> Any:
 def rows(result: dict[str, Any], name: str) -> list[tuple[str, list[str]]]:
     """The skill table of a variable: (method, its cells under COLUMNS), best first; one without a value is left out."""
     found = result["variables"][name]
-    keys = ("rmse", "mae", "bias", "correlation", "anomaly_correlation", "ssim")
-    units = ("rmse", "mae", "bias")  # metrics in the variable's units: as many decimals as the best RMSE needs
+    units = {name: METRICS.find(name).in_units for name in METRICS.table}
     rmse = {method: value for method, value in found["rmse"].items() if value is not None}
+    # In the variable's units, as many decimals as the best RMSE needs.
     decimals = max(0, 2 - math.floor(math.log10(min(rmse.values(), default=1.0) or 1.0)))
     lines = []
     for method in sorted(rmse, key=lambda m: rmse[m]):
-        values = {key: found[key][method] for key in keys}
-        cells = ["" if v is None else _fixed(v, decimals if key in units else 3) for key, v in values.items()]
+        values = {key: found[key][method] for key in units}
+        cells = ["" if v is None else _fixed(v, decimals if units[key] else 3) for key, v in values.items()]
         difference = found["difference"].get(method)
         text = "" if difference is None else f"{difference['rmse']:+.{decimals}f}"
         if difference and difference["interval"]:

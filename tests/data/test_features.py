@@ -8,9 +8,10 @@ import pytest
 
 from dsr.config import Data
 from dsr.data.calendar import parse
-from dsr.data.features import Features, cos_zenith
+from dsr.data.features import Features
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import Store
+from dsr.data.sun import cos_zenith
 from dsr.errors import UserError
 from tests.stores import write_tiny_store
 

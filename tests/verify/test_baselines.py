@@ -4,21 +4,31 @@ import numpy as np
 import pytest
 
 from dsr.data.interpolate import Interpolation
+from dsr.data.samples import Samples, read
 from dsr.data.store import Variable
-from dsr.models.ridge import Everywhere, Windows
-from dsr.verify.baselines import Baselines, Batch, batches
+from dsr.models.ridge import Everywhere, Ridge, Windows
+from dsr.verify.evaluate import fit_baselines
+from dsr.verify.training import Training, _Mean
 from tests.stores import DAY, HOUR, block_mean, features, make, thirds
 
 
-def predicted(store, ft, split="test") -> tuple[dict[str, np.ndarray], Batch]:
-    """Every baseline's prediction of a whole split, and the split."""
-    baselines = Baselines(store, ft)
-    batch = next(batches(store, ft, store.samples(split)))
-    return baselines(batch), batch
+def fitted(store, ft) -> dict:
+    """Every baseline that the store allows, fitted."""
+    return fit_baselines(Training(store, ft))[0]
 
 
-def error(fields: np.ndarray, batch: Batch) -> float:
-    return float(np.sqrt(np.nanmean((fields - batch.truth) ** 2)))
+def ridge(store, ft) -> Ridge:
+    return fitted(store, ft)["ridge"].regression
+
+
+def predicted(store, ft, split="test") -> tuple[dict[str, np.ndarray], Samples]:
+    """Every baseline's prediction of a whole split, within bounds, and the split."""
+    samples = next(read(store, ft, store.samples(split)))
+    return {name: ft.clip(baseline(samples)) for name, baseline in fitted(store, ft).items()}, samples
+
+
+def error(fields: np.ndarray, samples: Samples) -> float:
+    return float(np.sqrt(np.nanmean((fields - samples.truth) ** 2)))
 
 
 def linear_pair(n: int, ny: int, nx: int, factor: int, reach: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -39,9 +49,9 @@ def test_batches_hold_every_sample_once_in_order_whatever_their_size(tiny_store)
 
     store = Store(tiny_store)
     ft = features(store)
-    parts = list(batches(store, ft, store.samples("train"), values=5000))
+    parts = list(read(store, ft, store.samples("train"), values=5000))
     assert len(parts) > 3
-    truth = np.concatenate([b.truth for b in parts])
+    truth = np.concatenate([samples.truth for samples in parts])
     assert np.array_equal(truth, store.high[store.high_index[store.samples("train")]])
 
 
@@ -56,22 +66,20 @@ def test_ridge_in_windows_recovers_a_local_linear_map(tmp_path):
     high, low = linear_pair(160, 34, 34, 2, 1)
     store = make(tmp_path / "s.zarr", high, low, thirds(120, 20, 20), factor=2)
     ft = features(store)
-    baselines = Baselines(store, ft)
-    assert isinstance(baselines.ridge.design, Windows) and baselines.ridge.design.tiles > 500
-    batch = next(batches(store, ft, store.samples("test")))
-    assert error(baselines(batch)["ridge"], batch) < 0.02 * error(baselines(batch)["bicubic"], batch)
+    design = ridge(store, ft).design
+    assert isinstance(design, Windows) and design.tiles > 500
+    fields, batch = predicted(store, ft)
+    assert error(fields["ridge"], batch) < 0.02 * error(fields["bicubic"], batch)
 
 
 def test_ridge_chooses_its_penalty_on_validation(tmp_path):
     random = np.random.default_rng(0)
     noise = random.normal(280, 1, (120, 1, 16, 16))  # nothing to be learned from an unrelated low field
     store = make(tmp_path / "noise.zarr", noise, random.normal(280, 1, (120, 1, 4, 4)), thirds(60, 30, 30))
-    ft = features(store)
-    baselines = Baselines(store, ft)
-    assert baselines.ridge.penalties[0][0] >= 0.1
+    assert ridge(store, features(store)).penalties[0][0] >= 0.1
     high, low = linear_pair(120, 4, 4, 4, None)
     clean = make(tmp_path / "clean.zarr", high, low, thirds(60, 30, 30))
-    assert Baselines(clean, features(clean)).ridge.penalties[0][0] <= 1e-4
+    assert ridge(clean, features(clean)).penalties[0][0] <= 1e-4
 
 
 def test_ridge_sees_spread_and_lead_time_and_the_sun(tmp_path):
@@ -100,10 +108,8 @@ def test_ridge_is_one_regression_where_the_split_is_by_region(tmp_path):
     store = make(tmp_path / "s.zarr", np.zeros((6, 1, 32, 32)), low, np.zeros(6), region=region, **static)
     smooth = Interpolation(store.low_index, (8, 8), "bicubic")(low)
     store = make(tmp_path / "t.zarr", smooth - 0.0065 * hill + 2, low, np.zeros(6), region=region, **static)
-    baselines = Baselines(store, ft := features(store))
-    assert isinstance(baselines.ridge.design, Everywhere)
-    batch = next(batches(store, ft, store.samples("test")))
-    fields = baselines(batch)
+    assert isinstance(ridge(store, features(store)).design, Everywhere)
+    fields, batch = predicted(store, features(store))
     assert np.abs(fields["ridge"] - batch.truth).max() < 0.01
     assert np.ptp(fields["bicubic_bias"] - fields["bicubic"]) < 1e-3  # one value everywhere
 
@@ -136,19 +142,17 @@ def test_lapse_rate_is_recovered_and_applied(tmp_path):
     smooth = Interpolation(first.low_index, (4, 4), "bicubic")
     high = smooth(low) - 0.005 * (hill - smooth(coarse)) + 0.5
     store = make(tmp_path / "b.zarr", high, low, thirds(20, 5, 5), **static)
-    baselines = Baselines(store, ft := features(store))
-    assert baselines.lapse_rates[0] == pytest.approx(-0.005, rel=1e-3)
-    batch = next(batches(store, ft, store.samples("test")))
-    assert error(baselines(batch)["elevation"], batch) == pytest.approx(0.5, abs=1e-2)  # the bias is not height's
-    assert "elevation" not in baselines.omitted
+    assert fitted(store, features(store))["elevation"].lapse_rates[0] == pytest.approx(-0.005, rel=1e-3)
+    fields, batch = predicted(store, features(store))
+    assert error(fields["elevation"], batch) == pytest.approx(0.5, abs=1e-2)  # the bias is not height's
 
 
 def test_elevation_is_omitted_with_a_reason(tmp_path):
     high, low = linear_pair(20, 3, 3, 4, None)
     store = make(tmp_path / "s.zarr", high, low, thirds(10, 5, 5))
-    assert "topography" in Baselines(store, features(store)).omitted["elevation"]
+    assert "topography" in fit_baselines(Training(store, features(store)))[1]["elevation"]
     store = make(tmp_path / "q.zarr", high, low, thirds(10, 5, 5), high_names=("q",), low_names=("q",))
-    assert "temperature" in Baselines(store, features(store)).omitted["elevation"]
+    assert "temperature" in fit_baselines(Training(store, features(store)))[1]["elevation"]
 
 
 def test_bias_and_climatology_by_hour_are_training_means(tmp_path):
@@ -163,8 +167,26 @@ def test_bias_and_climatology_by_hour_are_training_means(tmp_path):
     )
     assert np.allclose(fields["climatology"], batch.truth, atol=1e-4)
     assert np.allclose(fields["bicubic_bias"], 280 + pattern + 2.5, atol=1e-3)
-    unseen = Baselines(store, features(store)).climatology(np.array([6 * HOUR]))
+    unseen = Training(store, features(store)).climatology(np.array([6 * HOUR]))
     assert np.allclose(unseen[0, 0], 280 + pattern + 2.5, atol=1e-3)
+
+
+def test_the_running_mean_is_the_mean_whatever_is_missing():
+    random = np.random.default_rng(0)
+    fields = random.normal(1e5, 1, (40, 1, 6, 5)).astype(np.float32)
+    fields[random.random(fields.shape) < 0.2] = np.nan
+    fields[20:, 0, 2, 2], fields[:, 0, 0, 0] = np.nan, np.nan
+    parts = [_Mean((1, 6, 5), 1e5 + 3) for _ in range(2)]
+    for i, batch in enumerate(np.array_split(fields, 7)):
+        parts[i % 2].add(batch)
+    whole = _Mean.joined(parts)
+    with np.errstate(invalid="ignore"):
+        expected = np.nansum(fields, 0, dtype=np.float64) / np.isfinite(fields).sum(0)
+    np.testing.assert_allclose(whole.value(), expected.astype(np.float32), rtol=2e-7)
+    region = np.zeros((6, 5), bool)
+    region[:, :3] = True
+    expected = np.nanmean(fields[..., :3].astype(np.float64))
+    np.testing.assert_allclose(whole.value(region), np.full((1, 6, 5), expected), rtol=2e-7)
 
 
 def test_members_bounds_and_variables_that_low_lacks(tmp_path):

@@ -6,23 +6,26 @@ import xarray as xr
 from scores.continuous import mae, rmse
 from skimage.metrics import structural_similarity
 
-from dsr.verify import metrics
+from dsr.verify.metrics import METRICS
+from dsr.verify.metrics.spectrum import spectrum
+from dsr.verify.scoring import Tally, Truth
 
 
-def arrays(prediction: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[xr.DataArray, ...]:
-    """(sample, Y, X) fields of one method and one variable as DataArrays."""
-    dims = ("sample", "variable", "y", "x")
-    methods = xr.DataArray(prediction[None, :, None], dims=("method", *dims)).assign_coords(method=["m"])
-    return methods, xr.DataArray(truth[:, None], dims=dims), xr.DataArray(weights, dims=("y", "x"))
-
-
-def pooled(prediction: np.ndarray, truth: np.ndarray, weights: np.ndarray, mean: float = 0.0) -> dict[str, float]:
-    """The pooled scores, by way of two batches."""
-    halves = []
+def pooled(prediction: np.ndarray, truth: np.ndarray, area: np.ndarray, mean: float = 0.0) -> dict[str, float]:
+    """The scores of (sample, Y, X) fields, by way of two batches."""
+    tally = Tally({name: METRICS.make(name) for name in METRICS.table if name not in ("ssim", "anomaly_correlation")})
     for part in np.array_split(np.arange(len(truth)), 2):
-        halves.append(metrics.per_sample(*arrays(prediction[part], truth[part], weights), {"correlation": mean}))
-    found = metrics.pool(xr.concat(halves, "sample"))
-    return {str(name): values.item() for name, values in found.data_vars.items()}
+        fields = truth[part, None]
+        tally.add(Truth.of(fields, area, mean=np.full((1, 1, 1), mean)), {"m": prediction[part, None]})
+    return {name: tally.values(name, "m").item() for name in tally.metrics}
+
+
+def ssim(prediction: np.ndarray, truth: np.ndarray, span: float) -> float:
+    """The structural similarity of two fields (Y, X)."""
+    tally = Tally({"ssim": METRICS.make("ssim")})
+    area = np.ones(truth.shape)
+    tally.add(Truth.of(truth[None, None], area, span=np.full((1, 1, 1), span)), {"m": prediction[None, None]})
+    return tally.values("ssim", "m").item()
 
 
 def test_rmse_is_the_root_of_the_pooled_mean_square_with_weights():
@@ -63,19 +66,17 @@ def test_correlation_does_not_depend_on_where_departures_start_nor_exists_withou
 
 def test_ssim_is_the_library_s_and_windows_with_missing_values_do_not_count():
     random = np.random.default_rng(0)
-    truth = random.normal(size=(20, 24))
+    truth = 1e3 + random.normal(size=(20, 24))
     prediction = truth + 0.5 * random.normal(size=truth.shape)
-    inside = np.ones(truth.shape, bool)
-    assert metrics.ssim(truth, truth, 6.0, inside) == pytest.approx(1)
-    assert metrics.ssim(prediction, truth, 6.0, inside) == pytest.approx(
-        structural_similarity(prediction, truth, data_range=6.0)
-    )
+    assert ssim(truth, truth, 6.0) == pytest.approx(1)
+    library = structural_similarity(prediction, truth, data_range=6.0)
+    assert ssim(prediction, truth, 6.0) == pytest.approx(library, rel=1e-9)
     spoiled, gap = prediction.copy(), truth.copy()
     spoiled[:, 12:] = 1e3
     gap[:, 12:] = np.nan
-    left = metrics.ssim(prediction[:, :12], truth[:, :12], 6.0, inside[:, :12])
-    assert metrics.ssim(spoiled, gap, 6.0, inside) == pytest.approx(left)
-    assert np.isnan(metrics.ssim(truth[:5], truth[:5], 6.0, inside[:5]))
+    left = ssim(prediction[:, :12], truth[:, :12], 6.0)
+    assert ssim(spoiled, gap, 6.0) == pytest.approx(left)
+    assert np.isnan(ssim(truth[:5], truth[:5], 6.0)) and np.isnan(ssim(truth, truth, 0.0))
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0), (3.0, 2.0)])
@@ -83,13 +84,13 @@ def test_spectrum_peaks_at_the_known_wavelength(spacing):
     y, x = np.arange(60) * spacing[0], np.arange(80) * spacing[1]
     for wavelength in (16.0, 40.0):
         wave = np.cos(2 * np.pi * (x[None] * 0.8 + y[:, None] * 0.6) / wavelength)
-        wavelengths, power = metrics.spectrum(np.stack([wave, 3 * wave]), spacing)
+        wavelengths, power = spectrum(np.stack([wave, 3 * wave]), spacing)
         assert wavelengths[power[0].argmax()] == pytest.approx(wavelength, rel=0.1)
         assert np.allclose(power[1], 9 * power[0])
 
 
 def test_spectrum_of_white_noise_is_flat_and_holds_the_variance():
     noise = 2 * np.random.default_rng(0).normal(size=(200, 32, 32))
-    wavelengths, power = metrics.spectrum(noise, (1.0, 1.0))
+    wavelengths, power = spectrum(noise, (1.0, 1.0))
     assert wavelengths[0] == pytest.approx(64) and wavelengths[-1] == pytest.approx(2)
     assert power.mean(0) == pytest.approx(4 / 32**2, rel=0.2)
