@@ -171,7 +171,7 @@ class Quantity:
         self.told = not unknown  # whether the files themselves say over which intervals they sum
         try:
             if unknown and self.statistic == "sum":
-                starts = with_starts(
+                starts, note = with_starts(
                     unknown,
                     self._raw,
                     accumulated=self.choice.accumulated,
@@ -180,6 +180,7 @@ class Quantity:
                     tolerance=2 * max(one.precision for one in self.series),
                 )
                 self.table = self._renamed(starts)
+                self.notes += [f"{self.name} {note}"] if note else []
             elif unknown and self.choice.hours:
                 seconds = round(self.choice.hours * 3600)
                 self.table = self._renamed({span: span._replace(start=span.end - seconds) for span in unknown})

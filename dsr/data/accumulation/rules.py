@@ -1,7 +1,7 @@
 """Where a file does not say over which interval it sums: rules for known archives, verified on the data."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -10,13 +10,17 @@ import numpy as np
 from dsr.data.series import Span
 from dsr.errors import UserError
 
-DAY = 86400
+HOUR, DAY = 3600, 86400
 WINDOW = 26  # frames that are read together: a day of hours, and where the next one begins
 PACKED = 1e-3  # of the largest total: by so much it may fall in a file that was packed once
 WINDOWS = 6  # of them, spread over the archive
+FEW = 3  # wet steps: fewer show nothing
+BUCKETS = (2, 3, 4, 6, 8, 12, 24)  # hours after which services let sums start anew
 TELL = 'say in a recipe over what it sums: "accumulated": "run", "00 UTC" or false (the step before), or "hours"'
+ONE_TIME = f"sums, and its file has one time only; {TELL}"
 
-Accumulated = bool | Literal["run", "00 UTC"] | None
+Total = Literal["run", "00 UTC"]
+Accumulated = bool | Total | None
 
 
 def with_starts(
@@ -27,48 +31,95 @@ def with_starts(
     hours: float | None = None,
     steps: bool = False,
     tolerance: float = 0.0,
-) -> dict[Span, Span]:
-    """{span: the same with its start}, of sums whose file does not say it.
+) -> tuple[dict[Span, Span], str]:
+    """{span: the same with its start}, of sums whose file does not say it; and a note where that is doubtful, or "".
 
-    `accumulated` is what a recipe says (None: nothing); `read(span)` gives a field of the file; falls of a total within
-    `tolerance` are packing. `steps`: CF's cell_methods say that each value is the sum of its step. What is not said is
-    found in the data: a total never falls within its run (or day) and starts anew in the next; sums of single steps
-    fall at any hour. Raises UserError where the data contradict the recipe, or fit none of the rules.
+    `accumulated` and `hours` are what a recipe says (None: nothing); `read(span)` gives a field of the file; falls of a
+    total within `tolerance` are packing. `steps`: CF's cell_methods say that each value is the sum of its step. What is
+    not said is found in the data, and what is said is held against them: a total never falls within its run (or day)
+    and starts anew in the next; sums of single steps fall somewhere at nearly every step. Raises UserError where the
+    data contradict the recipe, or fit none of the rules.
     """
     ordered = sorted(spans, key=lambda span: (span.init, span.end))
-    if hours and not accumulated:
-        return {span: span._replace(start=span.end - round(hours * 3600)) for span in ordered}
-    forecasts = any(span.frame.lead for span in ordered)
-    rule = accumulated
-    if accumulated is None or accumulated is True:
-        rule = "run" if forecasts else "00 UTC"
-        seen = _look(ordered, read, rule, tolerance)
-        wrong = seen.no_total(rule)
-        if wrong and accumulated:
-            raise UserError(f"is no total since the start of {'the run' if forecasts else 'the day'}: {wrong}; {TELL}")
-        if wrong:
-            if not steps and _step(ordered) != 3600:
-                raise UserError(f"sums, and its file does not say over what interval ({wrong}); {TELL}")
-            if seen.lowest < -max(tolerance, PACKED * seen.largest):  # then totals may fall at any step as amounts do
-                raise UserError(f"sums values below 0, so that no rule over what interval can be verified; {TELL}")
-            if not 0 < 0.9 * seen.rained <= seen.fell:
-                raise UserError(f"sums, and its values fall at some steps only ({wrong}), as buckets do; {TELL}")
-            rule = False
-    if rule == "run":
-        return {span: span._replace(start=0) for span in ordered}
-    if rule == "00 UTC":
-        return {span: span._replace(start=(span.init + span.end - 1) // DAY * DAY - span.init) for span in ordered}
+    total: Total = "run" if any(span.frame.lead for span in ordered) else "00 UTC"
     step = _step(ordered)
-    return {span: span._replace(start=span.end - step) for span in ordered}
+    if accumulated:
+        said = total if accumulated is True else accumulated
+        note = _check_total(_look(ordered, read, said, tolerance), said, sure=accumulated is True)
+        rule: Total | None = said
+    elif accumulated is False or hours:
+        rule, note = None, _check_amounts(_look(ordered, read, total, tolerance), ordered, step, hours, tolerance)
+    else:
+        seen, note = _look(ordered, read, total, tolerance), ""
+        rule = total if _is_total(seen, total, steps, step, tolerance) else None
+    starts = {
+        "run": lambda span: 0,
+        "00 UTC": lambda span: (span.init + span.end - 1) // DAY * DAY - span.init,
+        None: lambda span: span.end - (round(hours * HOUR) if hours else step),
+    }
+    return {span: span._replace(start=starts[rule](span)) for span in ordered}, note
 
 
-def _step(spans: list[Span]) -> int:
-    """The usual step, in seconds, between frames of a run, or between analyses."""
+def _is_total(seen: "_Seen", rule: Total, steps: bool, step: int | None, tolerance: float) -> bool:
+    """Whether values that nobody describes are totals, or else sums of single steps; UserError for anything else."""
+    wrong = seen.no_total(rule)
+    if not wrong:
+        return True
+    if step is None:
+        raise UserError(ONE_TIME)
+    if not steps and step != HOUR:
+        raise UserError(f"sums, and its file does not say over what interval ({wrong}); {TELL}")
+    if seen.is_signed(tolerance):  # then totals may fall at any step as amounts do
+        raise UserError(f"sums values below 0, so that no rule over what interval can be verified; {TELL}")
+    if not 0 < 0.9 * seen.rained <= seen.fell:
+        raise UserError(f"sums, and its values fall at some steps only ({wrong}), as buckets do; {TELL}")
+    return False
+
+
+def _check_total(seen: "_Seen", rule: Total, *, sure: bool) -> str:
+    """Hold "run", "00 UTC" or true in a recipe against the data: a note where they show too little.
+
+    `sure`: too little is refused. Raises UserError where the data contradict the recipe.
+    """
+    wrong = seen.no_total(rule)
+    if wrong and (sure or seen.fall or seen.grew):
+        raise UserError(f"is no total since the start of {'the run' if rule == 'run' else 'the day'}: {wrong}; {TELL}")
+    return f"is taken as a total, as the recipe says; the data do not show it: {wrong}" if wrong else ""
+
+
+def _check_amounts(seen: "_Seen", spans: list[Span], step: int | None, hours: float | None, tolerance: float) -> str:
+    """Hold false or `hours` in a recipe against the data: a note where they show too little.
+
+    Raises UserError where values rise and fall as totals or buckets do.
+    """
+    length = round(hours * HOUR) if hours else step
+    if length is None:
+        raise UserError(ONE_TIME)
+    what = f"sums over {length / HOUR:g} h"
+    said = f"is taken as {what}, as the recipe says; the data do not show it: "
+    if all(span.end == length for span in spans):
+        return ""  # whatever began with the run
+    if step is None:
+        return f"{said}there is one time only"
+    if length > step:
+        return f"{said}they stand every {step / HOUR:g} h"
+    if seen.is_signed(tolerance):
+        return f"{said}some are below 0"
+    wet, fell = len(seen.steps), sum(fell for _, fell in seen.steps)
+    if step >= DAY:
+        wet, fell = seen.rained, seen.fell
+    if seen.grew and wet >= FEW and fell == 0:
+        raise UserError(f"does not hold {what}: it never falls, as totals do; {TELL}")
+    if bucket := seen.bucket(step):
+        raise UserError(f"does not hold {what}: it falls only every {bucket} h, as sums that start anew do; {TELL}")
+    return "" if wet >= FEW and fell >= 0.6 * wet else f"{said}it falls at {fell} of {wet} steps"
+
+
+def _step(spans: list[Span]) -> int | None:
+    """The usual step, in seconds, between frames of a run, or between analyses; None where there is one time only."""
     times = [(span.init if span.frame.lead else 0, span.init + span.end) for span in spans]
     steps = [b[1] - a[1] for a, b in pairwise(sorted(set(times))) if a[0] == b[0]]
-    if not steps:
-        raise UserError(f"sums, and its file has one time only; {TELL}")
-    return int(np.median(steps))
+    return int(np.median(steps)) if steps else None
 
 
 def _windows(spans: list[Span]) -> list[list[Span]]:
@@ -89,6 +140,7 @@ class _Seen:
     fell_anew: bool = False  # and values were smaller there
     rained: int = 0  # steps before which there was anything
     fell: int = 0  # those of them at which values fell somewhere
+    steps: list[tuple[int, bool]] = field(default_factory=list)  # (when it ended, whether it fell), within a run or day
     lowest: float = 0.0
     largest: float = 0.0
 
@@ -99,6 +151,19 @@ class _Seen:
         if not self.grew:
             return "it never grows in the fields that were looked at"
         return "it does not start anew after 00 UTC" if rule == "00 UTC" and self.fresh and not self.fell_anew else ""
+
+    def is_signed(self, tolerance: float) -> bool:
+        """Whether values lie below 0 by more than packing explains."""
+        return self.lowest < -max(tolerance, PACKED * self.largest)
+
+    def bucket(self, step: int) -> int:
+        """The hours after which values fall regularly, and never in between; 0 where they fall in no such order."""
+        for hours in BUCKETS:
+            ends = {end % (hours * HOUR) for end, fell in self.steps if fell}
+            quiet = [end for end, _ in self.steps if end % (hours * HOUR) not in ends]
+            if hours * HOUR > step and len(ends) == 1 and len(quiet) >= 2 * FEW:
+                return hours
+        return 0
 
 
 def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tolerance: float) -> _Seen:
@@ -120,6 +185,8 @@ def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tole
                 seen.fresh = True
                 seen.fell_anew |= fall > tolerance
                 continue
+            if rain > tolerance:
+                seen.steps.append((second.end if rule == "run" else second.init + second.end, fall > tolerance))
             seen.grew |= growth > 0
             if fall > max(tolerance, PACKED * size):
                 seen.fall = seen.fall or f"it falls by {fall:.3g} before {_hours(second)}"

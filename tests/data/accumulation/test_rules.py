@@ -1,5 +1,7 @@
 """What a file does not say of its sums is verified on the data, or refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,8 @@ def since_midnight(rain):
 
 
 def starts(fields, **options):
-    new = with_starts(list(fields), fields.__getitem__, **options)
+    new, note = with_starts(list(fields), fields.__getitem__, **options)
+    assert not note
     return [new[span].start for span in fields]
 
 
@@ -78,4 +81,59 @@ def test_sums_below_zero_cannot_be_verified_whether_they_are_totals_or_amounts()
     for fields in (flux, since_midnight(flux)):
         with pytest.raises(UserError, match="below 0"):
             starts(analyses(fields))
-        assert set(starts(analyses(fields), accumulated=False)) == {-HOUR}
+        new, note = with_starts(list(analyses(fields)), analyses(fields).__getitem__, accumulated=False)
+        assert {span.start for span in new.values()} == {-HOUR} and "some are below 0" in note
+
+
+def run(values, step=1):
+    """{span: field}: stamps of one run."""
+    return {Span(0, None, (i + 1) * step * HOUR): field for i, field in enumerate(values)}
+
+
+def in_buckets(rain, length):
+    return rain.reshape(-1, length, *rain.shape[1:]).cumsum(1).reshape(rain.shape)
+
+
+@pytest.mark.parametrize("said", [{"accumulated": False}, {"hours": 3}, {"accumulated": False, "hours": 3}])
+def test_buckets_of_6_hours_at_steps_of_3_are_no_sums_over_3_hours(said):
+    rain = RAIN[:24]
+    assert set(np.diff([0, *starts(run(rain, 3), **said)])) == {0, 3 * HOUR}  # each step's own
+    with pytest.raises(UserError, match="does not hold sums over 3 h: it falls only every 6 h"):
+        starts(run(in_buckets(rain, 2), 3), **said)
+
+
+@pytest.mark.parametrize("fields", [run(RAIN[:24].cumsum(0)), analyses(since_midnight(RAIN))])
+def test_totals_are_no_amounts(fields):
+    for said in ({"accumulated": False}, {"hours": 1}):
+        with pytest.raises(UserError, match="does not hold sums over 1 h: it never falls, as totals do"):
+            starts(fields, **said)
+
+
+def test_amounts_are_no_totals():
+    with pytest.raises(UserError, match="is no total since the start of the run: it falls by"):
+        starts(run(RAIN[:24]), accumulated="run")
+    with pytest.raises(UserError, match="is no total since the start of the day: it falls by"):
+        starts(analyses(RAIN), accumulated="00 UTC")
+    with pytest.raises(UserError, match="does not start anew after 00 UTC"):
+        starts(analyses(RAIN.cumsum(0)), accumulated="00 UTC")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "note"),
+    [
+        (run(np.zeros((24, 6, 6))), {"accumulated": False}, "sums over 1 h.*falls at 0 of 0 steps"),
+        (run(RAIN[:2]), {"hours": 1}, "sums over 1 h.*falls at 1 of 1 steps"),
+        (run(RAIN[:1]), {"hours": 3}, "sums over 3 h.*one time only"),
+        (run(RAIN[:24]), {"hours": 6}, "sums over 6 h.*stand every 1 h"),
+        (run(np.zeros((24, 6, 6))), {"accumulated": "run"}, "a total.*never grows"),
+        (analyses(np.zeros((48, 6, 6))), {"accumulated": "00 UTC"}, "a total.*never grows"),
+    ],
+)
+def test_what_the_data_do_not_show_is_noted(fields, said, note):
+    new, noted = with_starts(list(fields), fields.__getitem__, **said)
+    assert len(new) == len(fields) and re.search(f"is taken as {note}", noted)
+
+
+def test_daily_sums_and_the_first_step_of_runs_need_no_note():
+    assert set(starts(analyses(RAIN[:40], step=24), hours=24)) == {-DAY}
+    assert set(starts({Span(i * DAY, None, 6 * HOUR): f for i, f in enumerate(RAIN[:9])}, hours=6)) == {0}
