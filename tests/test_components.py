@@ -20,6 +20,7 @@ from dsr.models.networks import NETWORKS
 from dsr.run import Run
 from dsr.run.provenance import changes, environment
 from dsr.scaling.rules import RULES
+from dsr.study import results
 from tests.networks import features
 
 SMALL = Path(__file__).parent / "small.json"
@@ -178,6 +179,11 @@ def test_a_hostile_run_is_not_resumed_with_an_honest_config(hostile_run, tiny_st
     sets = ["--set", "dsr.budget.updates=3", "--set", "gradient_accumulation_steps=8"]
     answer = dsr("launch", SMALL, *sets, "--data", tiny_store, "--resume", "--run-dir", hostile_run.folder)
     assert answer.exit_code == 2, answer.output
+
+
+def test_a_study_collects_nothing_from_a_hostile_run(hostile_run):
+    with pytest.raises(UserError, match="--allow-code toy"):
+        results.test_error(hostile_run)
 
 
 def test_what_is_allowed_is_imported_and_nothing_beside_it(package, tmp_path):

@@ -132,12 +132,12 @@ def test_a_resume_refuses_changed_code(run: Run, place: Path) -> None:
 
 def test_the_check_finds_a_network_exact(place: Path, tiny_store: Path) -> None:
     answer = dsr(place, "plan", "config.json", "--data", tiny_store, "--check")
-    assert answer.returncode == 0 and answer.stdout.startswith("exact: 8 updates on 1 rank, on 2"), answer
+    assert answer.returncode == 0 and answer.stdout.startswith("exact: 8 updates on 2 ranks, killed after"), answer
 
 
 def test_the_check_catches_batch_normalisation(place: Path, tiny_store: Path) -> None:
     normalised = ["--set", "dsr.model=toys.parts:Normalised"]
     answer = dsr(place, "plan", "config.json", "--data", tiny_store, *normalised, "--check")
     assert answer.returncode == 1, answer
-    assert answer.stdout.startswith("not exact: 8 updates on 2 ranks end with other buffers than on 1 rank: ")
-    assert "1.running_mean" in answer.stdout
+    assert answer.stdout.startswith("not exact: 8 updates on 2 ranks")
+    assert "end with other buffers than on 1 rank: " in answer.stdout and "1.running_mean" in answer.stdout

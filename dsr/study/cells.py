@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsr import task
+from dsr import components, task
 from dsr.config import Experiment, load
 from dsr.errors import UserError
 from dsr.scaling.plan import Plan, make_plan
@@ -61,6 +61,8 @@ class Cell:
         resolved["dsr"]["data"].pop("origin")
         resolved["dsr"]["data"]["store"] = self.task.fingerprint
         resolved["exact"] = self.task.experiment.exact
+        if code := [components.source(package) for package in components.packages(self.task.experiment.dsr)]:
+            resolved["components"] = code
         if self.task.experiment.exact:
             for name in RANKS_ONLY:
                 plan.pop(name)

@@ -110,6 +110,7 @@ class Journal:
         """The run's settings for TensorBoard's HParams page, which derives its columns from all the runs it shows."""
         from torch.utils.tensorboard.summary import hparams
 
+        settings = experiment.dsr.model.model_dump(mode="json", exclude={"name"})
         values = {
             "mode": self.plan.mode,
             "gpus": self.plan.gpus,
@@ -120,7 +121,7 @@ class Journal:
             "seed": experiment.dsr.seed,
             **experiment.dsr.labels,
             "model": experiment.dsr.model.name,
-            **{f"model.{key}": value for key, value in experiment.dsr.model.model_dump(exclude={"name"}).items()},
+            **{f"model.{key}": v if isinstance(v, int | float | str) else str(v) for key, v in settings.items()},
         }
         _, *session = hparams(values, {})
         for summary in session:
