@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -131,6 +132,23 @@ def test_the_schema_lists_every_component_with_its_settings(family):
         kind = family.find(name)
         assert issubclass(kind, family.base) and kind.__doc__
         assert set(listed[name]["properties"]) == set(kind.model_fields)
+
+
+def test_all_components_are_found_without_torch():
+    code = """
+import sys
+from dsr.cluster.launchers import LAUNCHERS
+from dsr.config import json_schema
+from dsr.models.losses import LOSSES
+from dsr.models.networks import NETWORKS
+from dsr.scaling.rules import RULES
+
+json_schema()
+found = [family.find(name) for family in (LAUNCHERS, LOSSES, NETWORKS, RULES) for name in family.table]
+print(len(found), [name for name in ("torch", "deepspeed", "numpy", "xarray") if name in sys.modules])
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.endswith(" []\n"), answer
 
 
 # what nothing else may name
