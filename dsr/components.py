@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module, machinery, metadata, util
 from pathlib import Path
@@ -53,7 +53,7 @@ class Family(Generic[C]):
     kind: str  # for people: "network"
     key: str  # where a config names it: "dsr.model"
     base: type[C]
-    table: Mapping[str, str]  # name -> "module:Class"
+    table: dict[str, str]  # name -> "module:Class"
     default: str = ""  # the name that settings without a name belong to
 
     def find(self, name: str) -> type[C]:
@@ -80,6 +80,12 @@ class Family(Generic[C]):
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise UserError(f"{self.key} {name} is not a {self.kind}: a class that extends {_name(self.base)}")
         return found
+
+    def include(self, name: str) -> None:
+        """Have the table hold a user's own component too, in this process: the user named it on the command line."""
+        allow([_package(name)])
+        self.find(name)
+        self.table[name] = name
 
     def make(self, value: Any) -> C:
         """A component from its name, or from {"name": ..., settings}. Raises UserError, naming the setting."""
