@@ -38,6 +38,22 @@ ALLOW = click.option(
 )
 
 
+def _include(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> None:
+    if names:
+        from dsr.verify.baselines import BASELINES
+        from dsr.verify.metrics import METRICS
+
+        for name in names:
+            (METRICS if option.name == "metric" else BASELINES).include(name)
+
+
+def _own(kind: str) -> Any:
+    """The option that adds a metric or baseline of the user's own."""
+    help = f"A {kind} of your own besides those of dsr."
+    named: Any = {"metavar": "PACKAGE.MODULE:CLASS", "expose_value": False, "callback": _include}
+    return click.option(f"--{kind}", multiple=True, help=help, **named)
+
+
 class Guarded(click.Group):
     """Turns exceptions into one or two lines and an exit code: 2 what the user gave is wrong, 1 everything else."""
 
@@ -210,6 +226,8 @@ def launch(config: Path | None, **options: Any) -> None:
 @DATA
 @ALLOW
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@_own("metric")
+@_own("baseline")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
     """Skill of a RUN's network against every baseline; writes the run's report."""

@@ -83,9 +83,9 @@ class Family(Generic[C]):
 
     def include(self, name: str) -> None:
         """Have the table hold a user's own component too, in this process: the user named it on the command line."""
-        allow([_package(name)])
+        allow(filter(None, [_package(name)]))
         self.find(name)
-        self.table[name] = name
+        self.table.setdefault(name, name)
 
     def make(self, value: Any) -> C:
         """A component from its name, or from {"name": ..., settings}. Raises UserError, naming the setting."""

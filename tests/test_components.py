@@ -142,10 +142,13 @@ from dsr.config import json_schema
 from dsr.models.losses import LOSSES
 from dsr.models.networks import NETWORKS
 from dsr.scaling.rules import RULES
+from dsr.verify.baselines import BASELINES
+from dsr.verify.metrics import METRICS
 
 json_schema()
-found = [family.find(name) for family in (LAUNCHERS, LOSSES, NETWORKS, RULES) for name in family.table]
-print(len(found), [name for name in ("torch", "deepspeed", "numpy", "xarray") if name in sys.modules])
+families = (BASELINES, LAUNCHERS, LOSSES, METRICS, NETWORKS, RULES)
+found = [family.find(name) for family in families for name in family.table]
+print(len(found), [name for name in ("torch", "deepspeed") if name in sys.modules])
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.endswith(" []\n"), answer

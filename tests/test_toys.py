@@ -13,12 +13,15 @@ from dsr.run import Run
 pytestmark = pytest.mark.slow
 
 TOYS = '''
+import numpy as np
 import torch
 
 from dsr.cluster.launchers.local import Local
 from dsr.models.losses import Loss
 from dsr.models.networks import Network
 from dsr.scaling.rules import Rule, Scaled
+from dsr.verify.baselines import Baseline
+from dsr.verify.metrics import Metric
 
 
 class Convolution(Network):
@@ -60,6 +63,29 @@ class Third(Rule):
 
 class Here(Local):
     """This host."""
+
+
+class Fourth(Metric):
+    """The fourth root of the mean fourth power of the error: no smaller than the RMSE."""
+
+    label = "fourth"
+    in_units = True
+    best = "lowest"
+
+    def sums(self, pair):
+        return pair.total(pair.error**4)[..., None]
+
+    def value(self, sums, weight):
+        return (sums[..., 0] / weight) ** 0.25
+
+
+class Zero(Baseline):
+    """Nothing but zeros."""
+
+    label = "zero"
+
+    def fit(self, training):
+        return lambda samples: np.zeros(samples.truth.shape, np.float32)
 '''
 CONFIG = {
     "train_micro_batch_size_per_gpu": 1,
@@ -114,9 +140,17 @@ def test_a_user_s_own_components_train(run: Run) -> None:
 def test_a_user_s_own_network_is_evaluated_where_it_is_allowed(run: Run, place: Path) -> None:
     answer = dsr(place, "evaluate", "run")
     assert answer.returncode == 2 and "--allow-code toys" in answer.stderr
-    answer = dsr(place, "evaluate", "run", "--allow-code", "toys", "--json")
+    own = ["--metric", "toys.parts:Fourth", "--baseline", "toys.parts:Zero"]
+    answer = dsr(place, "evaluate", "run", "--allow-code", "toys", "--json", *own)
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["variables"]["t"]["rmse"]["network"] > 0
+    result = json.loads(answer.stdout)
+    assert result["methods"]["toys.parts:Zero"] == "zero"
+    for values in result["variables"].values():
+        for method, rmse in values["rmse"].items():
+            if rmse is not None:
+                assert values["toys.parts:Fourth"][method] >= rmse > 0
+    page = (run.folder / "report/index.html").read_text()
+    assert "fourth" in page and "zero" in page
 
 
 def test_a_resume_refuses_changed_code(run: Run, place: Path) -> None:

@@ -37,7 +37,7 @@ class Baseline(Component):
 
 BASELINES = Family(
     "baseline",
-    "dsr.baselines",
+    "--baseline",
     Baseline,
     {
         "nearest": "dsr.verify.baselines.nearest:Nearest",

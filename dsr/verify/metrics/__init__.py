@@ -34,7 +34,7 @@ class Metric(Component):
 
 METRICS = Family(
     "metric",
-    "dsr.metrics",
+    "--metric",
     Metric,
     {
         "rmse": "dsr.verify.metrics.rmse:RMSE",
