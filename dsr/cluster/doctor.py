@@ -23,24 +23,24 @@ if __name__ == "__main__":
 
 
 def examine() -> Any:
-    """A table of accelerator, backends, launchers, versions and the command's name, as found (and mended) here."""
+    """A table of accelerator, backends, launchers, versions and the name of the command, mended where it was taken."""
     import torch.distributed as dist
     from rich.table import Table
 
     devices = find_devices()
-    found = environment(str(devices), devices.model, THREADS, "")
+    machine = environment(str(devices), devices.model, THREADS, "")
     backends = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available(), "mpi": dist.is_mpi_available()}
     programs = {name: LAUNCHERS.find(name).program for name in LAUNCHERS.table}  # that DeepSpeed looks for
     installed = {name: shutil.which(program) is not None for name, program in programs.items() if program}
     table = Table(show_header=False, box=None)
-    table.add_row("devices", f"{found['devices']}; {found['device']}; {THREADS} thread a rank")
+    table.add_row("devices", f"{machine['devices']}; {machine['device']}; {THREADS} thread per rank")
     table.add_row("backends", _yes_no(backends))
     table.add_row("launchers", _yes_no(installed))
-    table.add_row("python", f"{platform.python_version()}, {found['system']}")
-    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
+    table.add_row("python", f"{platform.python_version()}, {machine['system']}")
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in machine["packages"].items()))
     for line in out_of_range():
         table.add_row("", line)
-    if found["packages"]["dsr"] is None:
+    if machine["packages"]["dsr"] is None:
         table.add_row("command dsr", "dsr runs from a checkout that is not installed; `python -m dsr` is the command")
     else:
         table.add_row("command dsr", own_command(Path(sysconfig.get_path("scripts"))))

@@ -26,12 +26,12 @@ def processes(launcher: str) -> list[psutil.Process]:
     """The live processes on this host that carry a launch's mark, wherever they hang in the tree."""
     import psutil
 
-    found = []
+    marked = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(MARK) == launcher:
-                found.append(process)
-    return found
+                marked.append(process)
+    return marked
 
 
 def boot() -> str:
