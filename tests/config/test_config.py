@@ -10,6 +10,7 @@ import pytest
 
 from dsr import config
 from dsr.errors import UserError
+from dsr.models.networks import Network
 
 SMALL = Path(__file__).parents[1] / "small.json"
 CONFIGS = Path(__file__).parents[2] / "ds_configs"
@@ -19,6 +20,10 @@ BASE = {
     "optimizer": {"type": "Adam", "params": {"lr": 0.01, "betas": [0.9, 0.99], "adam_w_mode": False}},
     "dsr": {"budget": {"epochs": 3}, "data": {"low": ["t", "u"]}, "model": {"name": "deepdownscale", "width": 8}},
 }
+
+
+class Other(Network):
+    size: int = 1
 
 
 @pytest.fixture
@@ -113,6 +118,13 @@ def test_another_optimizer_sheds_what_it_does_not_know(write):
     found = config.load(path, ["optimizer.type=SGD", "optimizer.params.momentum=0.9"])
     assert found.deepspeed["optimizer"] == {"type": "SGD", "params": {"lr": 0.01, "momentum": 0.9}}
     assert "unknown key optimizer.params.beta" in refused(path, 'optimizer={"type": "SGD", "params": {"beta": 1}}')
+
+
+def test_another_component_inherits_no_settings(write):
+    settings = {"name": "tests.config.test_config:Other", "size": 3}
+    model = config.load(write("a.json", {"extends": "base.json", "dsr": {"model": settings}})).dsr.model
+    assert model == Other(**settings)
+    assert config.load(write("b.json", BASE), ["dsr.model.blocks=1"]).dsr.model.width == 8
 
 
 def test_a_resolved_experiment_reads_back_as_itself(write):
