@@ -152,7 +152,7 @@ def info(store: str, html: bool, output: Path | None) -> None:
         raise UserError("-o FILE is where the page goes: give --html too")
     click.echo(describe(store))
     if html:
-        from dsr.data import page
+        from dsr.report import store as page
 
         click.echo(f"page: {page.write(store, output)}", err=True)
 
@@ -231,10 +231,12 @@ def launch(config: Path | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
     """Skill of a RUN's network against every baseline; writes the run's report."""
-    from dsr.verify import evaluate, report
+    from dsr.report import evaluation as report
+    from dsr.report.evaluation_words import table as skill_table
+    from dsr.verify import evaluate
 
     result = evaluate.evaluate(run, store, split)
-    show(json.dumps(result.to_json(), indent=2) if as_json else evaluate.table(result.to_json()))
+    show(json.dumps(result.to_json(), indent=2) if as_json else skill_table(result.to_json()))
     click.echo(f"report: {report.write(run, result.to_json())}", err=True)
 
 

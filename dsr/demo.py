@@ -14,8 +14,10 @@ def demo(folder: Path) -> int:
     from dsr.data.simulate import builtin, error_growth, plot_error_growth
     from dsr.data.store import Store
     from dsr.predict import predict
+    from dsr.report import evaluation as report
+    from dsr.report.evaluation_words import table as skill_table
     from dsr.run import Run
-    from dsr.verify import evaluate, report
+    from dsr.verify import evaluate
 
     run, console = Run(folder), Console(file=sys.stderr, highlight=False)
     console.rule("1/4  the built-in physical model at both resolutions")
@@ -27,7 +29,7 @@ def demo(folder: Path) -> int:
         return code
     console.rule("3/4  skill on the test split")
     result = evaluate.evaluate(folder, None, "test")
-    console.print(evaluate.table(result.to_json()))
+    console.print(skill_table(result.to_json()))
     plot_error_growth(error_growth(place), run.report / "error_growth.png")
     page = report.write(folder, result.to_json())
     console.rule("4/4  one forecast, low resolution in, high resolution out")

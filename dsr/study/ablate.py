@@ -205,7 +205,7 @@ class Session:
 
 def write(results: Results, folder: Path, file: Path) -> Path:
     """cells.csv, study.json, TensorBoard's metrics, report/index.html and its tables. Returns the page's path."""
-    from dsr.study import report
+    from dsr.report import study as report
 
     study = analyse(results, file)
     write_json(folder / "study.json", study.to_json())

@@ -25,12 +25,9 @@ from dsr.verify.metrics import METRICS
 from dsr.verify.metrics.spectrum import spectrum
 from dsr.verify.scoring import Tally, Truth
 from dsr.verify.training import Training
-from dsr.verify.words import table
 
 if TYPE_CHECKING:
     from dsr.data.features import Features
-
-__all__ = ["evaluate", "score", "table"]
 
 PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
 

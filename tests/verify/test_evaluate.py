@@ -11,7 +11,9 @@ from rich.console import Console
 
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
-from dsr.verify import evaluate, report, words
+from dsr.report import evaluation as report
+from dsr.report import evaluation_words as words
+from dsr.verify import evaluate
 from dsr.verify.evaluation import Evaluation
 from dsr.verify.intervals import Difference
 from tests.stores import DAY, HOUR, block_mean, features, make, thirds
@@ -72,7 +74,7 @@ def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
     assert skill.winner == best and skill.scores["bias"]["network"] == pytest.approx(3, abs=1e-3)
     assert f"the network loses to {words.LABELS[best]}" in words.headlines(result.to_json())[0]
     console = Console(record=True, width=130)
-    console.print(evaluate.table(result.to_json()))
+    console.print(words.table(result.to_json()))
     text = console.export_text()
     assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
 

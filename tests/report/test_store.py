@@ -13,18 +13,19 @@ from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
 from dsr.cli import main
-from dsr.data import match, page
+from dsr.data import match
 from dsr.data.coarsening import Coarsening
 from dsr.data.grid import Grid, block_mean
-from dsr.data.page import write
-from dsr.data.plane import Plane, coastlines
 from dsr.data.prepare import prepare_from_options
 from dsr.data.store import Layout, Store, Variable
 from dsr.data.writer import Writer
 from dsr.errors import UserError
+from dsr.report import store as page
+from dsr.report.plane import Plane, coastlines
+from dsr.report.store import write
 
 from ..conftest import write_tiny_store
-from .archives import forecasts
+from ..data.archives import forecasts
 
 pytestmark = pytest.mark.slow
 

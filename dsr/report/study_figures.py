@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.report.figures import dress, figure, plain_ticks
 from dsr.study.ablation import SEQUENTIAL
 from dsr.study.study import Group, Impossible, Study
-from dsr.verify.plots import _plain_ticks, dress, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
                     at, [min(v) for v in values], [max(v) for v in values], color=style["color"], alpha=0.15
                 )
             ax.set_xscale("log")
-            _plain_ticks(ax.xaxis)
+            plain_ticks(ax.xaxis)
             best = max((line["skill"] for line in lines if line["data"] == data), default=1.0)
             ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the picture
             ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
@@ -123,7 +123,7 @@ def noise(study: Study) -> Figure | None:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(batches, batches)
-        _plain_ticks(ax.yaxis)
+        plain_ticks(ax.yaxis)
         dress(ax, "effective batch (samples)", "noise scale (samples)", study.data[data].label)
     _legend(picture, styles, study)
     return picture
@@ -148,7 +148,7 @@ def target(study: Study) -> Figure | None:
                     ax.plot(_dodged(gpus, arm, styles), 0.97, "x", color=style["color"], markersize=6, zorder=4,
                             transform=ax.get_xaxis_transform())  # fmt: skip
             ax.set_yscale("log")
-            _plain_ticks(ax.yaxis)
+            plain_ticks(ax.yaxis)
             _gpus(ax, study.groups)
             ax.set_ylim(top=ax.get_ylim()[1] * 1.6)
             dress(ax, "GPUs", "predicted time to target (s)", f"{study.data[data].label}\n{BUDGETS[budget]}")
@@ -176,7 +176,7 @@ def speedup(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
         _gpus(ax, study.groups)
         dress(ax, "GPUs", label, "line: predicted; framed marker: measured on real ranks")
     left.set_yscale("log", base=2)
-    _plain_ticks(left.yaxis)
+    plain_ticks(left.yaxis)
     counts = sorted({line["gpus"] for line in lines})
     left.plot(counts, counts, color="#777777", linewidth=1, linestyle="--")
     right.axhline(1, color="#777777", linewidth=1, linestyle="--")
@@ -205,7 +205,7 @@ def share(study: Study) -> Figure | None:
                                 textcoords="offset points", xytext=(3, 5))  # fmt: skip
         ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
         ax.set_xscale("log")
-        _plain_ticks(ax.xaxis)
+        plain_ticks(ax.xaxis)
         dress(ax, "share of the training set in an update (%)", "skill minus one GPU's (1)", study.arms[arm])
     for ax in axes[len(arms) :]:
         ax.set_visible(False)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr import __version__, progress
-from dsr.data import calendar, info, match, pictures
+from dsr.data import calendar, info, match
 from dsr.data.coarsening import Coarsening
-from dsr.data.plane import Plane
 from dsr.data.registration import FAR
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file
+from dsr.report import store_figures as pictures
+from dsr.report.plane import Plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def write(path: Path | str, output: Path | None = None) -> Path:
 def _rendered(content: dict[str, Any]) -> str:
     import jinja2
 
-    source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("store.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(source).render(content)
 

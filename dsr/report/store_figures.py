@@ -11,9 +11,9 @@ import numpy as np
 from dsr.data import calendar
 from dsr.data.grid import Grid
 from dsr.data.match import LEVELS, Group, Match
-from dsr.data.plane import Plane
 from dsr.data.store import SPLITS, Store, Variable
-from dsr.verify.plots import dress, figure
+from dsr.report.figures import dress, figure
+from dsr.report.plane import Plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

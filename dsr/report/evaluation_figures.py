@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsr.report.figures import dress, figure, one_legend, plain_ticks
 from dsr.verify.baselines import BASELINES
 
 if TYPE_CHECKING:
@@ -15,16 +16,6 @@ if TYPE_CHECKING:
 BASELINE_CLASSES = {name: BASELINES.find(name) for name in BASELINES.table}
 COLOURS = {"truth": "#000000", "network": "#D55E00", **{name: kind.colour for name, kind in BASELINE_CLASSES.items()}}
 DASHES = {name: kind.dash for name, kind in BASELINE_CLASSES.items()}
-
-
-def figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches; no window, no global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    empty = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(empty)
-    return empty
 
 
 def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, labels: dict[str, str]) -> Figure:
@@ -93,11 +84,11 @@ def spectra(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
                 ax.loglog(found["wavelength_km"], power, label=labels.get(method, method), linewidth=width, **line)
         ax.set_xlim(max(found["wavelength_km"]), min(found["wavelength_km"]))
         ax.set_ylim(bottom=max(np.nanmin(_numbers(found["power"]["truth"])) / 100, 1e-30))
-        _plain_ticks(ax.xaxis)
+        plain_ticks(ax.xaxis)
         dress(ax, "wavelength (km)", f"variance of a mode ({variables[name]['units']})²", name)
     for ax in axes[len(having) :]:
         ax.set_visible(False)
-    _one_legend(picture, axes)
+    one_legend(picture, axes)
     return picture
 
 
@@ -123,7 +114,7 @@ def by_lead(variables: dict[str, Any], labels: dict[str, str]) -> Figure | None:
         dress(ax, "lead time (h)", f"RMSE ({found['units']})", name)
     for ax in axes[len(having) :]:
         ax.set_visible(False)
-    _one_legend(picture, axes)
+    one_legend(picture, axes)
     return picture
 
 
@@ -148,7 +139,7 @@ def skill(variables: dict[str, Any], labels: dict[str, str]) -> Figure:
     ax.set_yticks(range(len(variables)), list(variables))
     ax.set_ylim(len(variables) - 0.5, -0.5)
     ax.set_xscale("log")
-    _plain_ticks(ax.xaxis)
+    plain_ticks(ax.xaxis)
     dress(ax, "RMSE relative to ridge regression (left is better)", "", "")
     picture.legend(loc="outside right upper", fontsize=9, frameon=False)
     return picture
@@ -165,7 +156,7 @@ def training(records: list[dict[str, Any]]) -> Figure | None:
     if losses:
         left.plot(*zip(*losses, strict=True), color=COLOURS["ridge"], linewidth=1.4)
         left.set_yscale("log")
-        _plain_ticks(left.yaxis)
+        plain_ticks(left.yaxis)
     names = list(found[0][1].get("rmse", {})) if found else []
     cycle = [COLOURS[m] for m in ("network", "ridge", "bicubic", "elevation", "bicubic_bias", "bilinear", "truth")]
     for i, name in enumerate(names):
@@ -183,28 +174,3 @@ def training(records: list[dict[str, Any]]) -> Figure | None:
 
 def _numbers(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], float)
-
-
-def dress(ax: Any, x: str, y: str, title: str, size: int = 10) -> None:
-    """Labels, title and a light grid, as all axes have them; `size`: of the labels, in points."""
-    ax.set_xlabel(x, fontsize=size)
-    ax.set_ylabel(y, fontsize=size)
-    ax.set_title(title, fontsize=size + 1, loc="left")
-    ax.tick_params(labelsize=size - 1)
-    ax.grid(True, which="major", color="#dddddd", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _plain_ticks(axis: Any) -> None:
-    """20, 50, 100 rather than powers of ten on a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _one_legend(picture: Figure, axes: Any) -> None:
-    entries = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    picture.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=9, frameon=False)

@@ -14,9 +14,10 @@ from dsr import __version__
 from dsr.config import read_json
 from dsr.data.calendar import label
 from dsr.files import whole_file
+from dsr.report import evaluation_figures as plots
+from dsr.report import evaluation_words as words
 from dsr.run import Run
 from dsr.run.lock import check_links
-from dsr.verify import plots, words
 from dsr.verify.intervals import FEWEST_CASES
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _page(
     )
     if spectra:
         sections.append(f"<section><h2>Spectra</h2>{spectra}</section>")
-    template = string.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    template = string.Template(Path(__file__).with_name("evaluation.html").read_text(encoding="utf-8"))
     return template.substitute(title=escape(f"dsr: {name}"), body="\n".join(sections), version=__version__)
 
 

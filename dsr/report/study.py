@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dsr import __version__
 from dsr.files import whole_file, write_csv
-from dsr.study import plots, words
+from dsr.report import study_figures as plots
+from dsr.report import study_words as words
 from dsr.study.ablation import SEQUENTIAL
 from dsr.study.progress import duration
 from dsr.study.study import Comparison, Group, Impossible, Study
@@ -40,7 +41,7 @@ def write(folder: Path, study: Study, rows: list[dict[str, Any]], curves: list[d
     speeds = speed_ups(study)
     write_csv(report / "curves.csv", curves)
     write_csv(report / "speedup.csv", speeds)
-    template = string.Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    template = string.Template(Path(__file__).with_name("study.html").read_text(encoding="utf-8"))
     page = template.substitute(
         title=escape(study.title), body="\n".join(_body(report, study, rows, curves, speeds)), version=__version__
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dsr.study import words
+from dsr.report import study_words as words
 from dsr.study.ablation import Definitions
 from dsr.study.study import AutoSummary, Comparison, DataSummary, Failures, Group, Proof, Study
 

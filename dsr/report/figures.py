@@ -1,0 +1,43 @@
+"""What the figures of all reports share: an empty figure, axes with labels and a grid, plain ticks, one legend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches; no window, no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    empty = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(empty)
+    return empty
+
+
+def dress(ax: Any, x: str, y: str, title: str, size: int = 10) -> None:
+    """Labels, title and a light grid, as all axes have them; `size`: of the labels, in points."""
+    ax.set_xlabel(x, fontsize=size)
+    ax.set_ylabel(y, fontsize=size)
+    ax.set_title(title, fontsize=size + 1, loc="left")
+    ax.tick_params(labelsize=size - 1)
+    ax.grid(True, which="major", color="#dddddd", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def plain_ticks(axis: Any) -> None:
+    """20, 50, 100 rather than powers of ten on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def one_legend(picture: Figure, axes: Any) -> None:
+    entries = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    picture.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=9, frameon=False)
