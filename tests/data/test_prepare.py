@@ -182,7 +182,7 @@ def test_an_archive_is_streamed(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20 and "256 by coarsen" in told
     from dsr.data import prepare as module
 
-    plan = module._plan(module.Recipe.from_options(**options))
+    plan = module._planned(module.Recipe.from_options(**options))
     tracemalloc.reset_peak()
     for frame in range(times):
         plan.coarse(plan.high.read(frame))
