@@ -236,8 +236,8 @@ def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
     from dsr.verify import evaluate
 
     result = evaluate.evaluate(run, store, split)
-    show(json.dumps(result.to_json(), indent=2) if as_json else skill_table(result.to_json()))
-    click.echo(f"report: {report.write(run, result.to_json())}", err=True)
+    show(json.dumps(result.to_json(), indent=2) if as_json else skill_table(result))
+    click.echo(f"report: {report.write(run, result)}", err=True)
 
 
 @main.command()

@@ -29,9 +29,9 @@ def demo(folder: Path) -> int:
         return code
     console.rule("3/4  skill on the test split")
     result = evaluate.evaluate(folder, None, "test")
-    console.print(skill_table(result.to_json()))
+    console.print(skill_table(result))
     plot_error_growth(error_growth(place), run.report / "error_growth.png")
-    page = report.write(folder, result.to_json())
+    page = report.write(folder, result)
     console.rule("4/4  one forecast, low resolution in, high resolution out")
     low, high = run.forecast_low, run.forecast_high
     export_forecast(Store(place), "test", low)

@@ -1,33 +1,29 @@
-"""The report of a run: one HTML page that stands alone, and its pictures beside it."""
+"""The report of a run: who wins, one case as maps, the skill tables, training and spectra, on one page."""
 
 from __future__ import annotations
 
-import base64
-import string
-from html import escape
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from dsr import __version__
 from dsr.config import read_json
 from dsr.data.calendar import label
-from dsr.files import whole_file
-from dsr.report import evaluation_figures as plots
+from dsr.report import evaluation_figures as figures
 from dsr.report import evaluation_words as words
+from dsr.report.pages import Picture, Row, Table, Verdict, file_picture, kept_picture
+from dsr.report.pages import write as write_page
 from dsr.run import Run
 from dsr.run.lock import check_links
+from dsr.verify.evaluation import Evaluation, VariableSkill
 from dsr.verify.intervals import FEWEST_CASES
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def write(run: Path, result: dict[str, Any]) -> Path:
+def write(run: Path, evaluation: Evaluation) -> Path:
     """Write RUN/report/index.html, whole or not at all, and its pictures as PNG files; returns the page's path.
 
-    `result` is what `evaluate` returned, whose example.npz lies in RUN/report; the training curve comes from
+    The fields of the maps are those that `evaluate` left in RUN/report/example.npz; the training curve comes from
     metrics.jsonl and is left out where there is none.
     """
     folder = Run(run)
@@ -36,113 +32,52 @@ def write(run: Path, result: dict[str, Any]) -> Path:
     with np.load(folder.example) as file:
         example = dict(file)
     plan = read_json(folder.plan) if folder.plan.exists() else {}
-    page = _page(Path(run).resolve().name, result, example, folder.logged(), plan, folder.report)
-    with whole_file(folder.page) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder.page
-
-
-def _page(
-    name: str,
-    result: dict[str, Any],
-    example: dict[str, Any],
-    records: list[dict[str, Any]],
-    plan: dict[str, Any],
-    folder: Path,
-) -> str:
-    variables, labels = result["variables"], result["methods"]
-
-    def picture(drawn: Figure | None, file: str, caption: str) -> str:
-        """The picture inlined, and kept beside the page; nothing where there is nothing to draw."""
-        return "" if drawn is None else _inline(drawn, folder / file, caption)
-
-    sections = [
-        _header(name, result, plan),
-        "<section><h2>Who wins</h2>",
-        *(f'<p class="verdict {_verdict(v)}">{_sentence(text)}</p>' for text, v in _pairs(result)),
-        f'<p class="caution">{escape(words.caution(result))}</p>',
-        picture(
-            plots.skill(variables, labels),
-            "skill.png",
+    return write_page(
+        folder.page,
+        "evaluation.html",
+        title=Path(run).resolve().name,
+        facts=[" · ".join(_facts(evaluation, plan))],
+        split=evaluation.split,
+        verdicts=_verdicts(evaluation),
+        caution=words.caution(evaluation),
+        skill=kept_picture(
+            figures.skill(evaluation),
+            folder.report / "skill.png",
             "RMSE of every method on the test data, divided by that of ridge regression. A diamond left of 1: the "
             "network beats ridge regression.",
         ),
-        "</section>",
-        f"<section><h2>One {escape(result['split'])} case</h2><p>{_case(example)}</p>",
-    ]
-    for index, (variable, found) in enumerate(variables.items()):
-        fields = {m: example[m][index] for m in (*labels, "truth") if m in example}
-        caption = (
-            f"{found['long_name']}: above the fields on one colour scale, below their errors (method minus truth); "
-            "red is too high, blue too low."
-        )
-        drawn = plots.maps(fields, example, f"{variable} ({found['units']})", labels)
-        sections.append(picture(drawn, f"maps_{variable}.png", caption))
-    sections.append("</section><section><h2>Skill</h2>")
-    sections += [_table(result, variable) for variable in variables]
-    sections.append(_notes(result))
-    lead = plots.by_lead(variables, labels)
-    sections.append(
-        picture(
-            lead,
-            "leads.png",
+        case=_case(example),
+        maps=[_maps(evaluation, example, index, folder.report) for index in range(len(evaluation.variables))],
+        tables=[_table(evaluation, variable) for variable in evaluation.variables],
+        notes=_notes(evaluation),
+        leads=kept_picture(
+            figures.by_lead(evaluation),
+            folder.report / "leads.png",
             "RMSE by lead time; climatology is left out, and the ensemble mean, which is the same as bicubic.",
-        )
+        ),
+        others=_others(evaluation, folder),
     )
-    sections.append("</section>")
-    curve = picture(
-        plots.training(records),
-        "training.png",
-        "Left: the loss that is minimised, in normalised units. Right: RMSE on the validation split relative to "
-        "bicubic interpolation, from which the network starts (where the low-resolution data lack the variable, to "
-        "the first validation); below the dashed line the network has learned something.",
-    )
-    if curve:
-        sections.append(f"<section><h2>Training</h2>{curve}</section>")
-    growth = folder / "error_growth.png"
-    if growth.exists():
-        text = (
-            "How the simulated low-resolution forecasts go wrong: RMSE of the control and of the ensemble mean against "
-            "the coarsened truth, the members' spread, and the error at which no skill is left."
-        )
-        sections.append(f"<section><h2>The built-in forecasts</h2>{_figure(growth, text)}</section>")
-    spectra = picture(
-        plots.spectra(variables, labels),
-        "spectra.png",
-        "Radially averaged power spectra (discrete cosine transform, mean over test fields). Below the truth: too "
-        "smooth at that wavelength; above: too rough.",
-    )
-    if spectra:
-        sections.append(f"<section><h2>Spectra</h2>{spectra}</section>")
-    template = string.Template(Path(__file__).with_name("evaluation.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(f"dsr: {name}"), body="\n".join(sections), version=__version__)
 
 
-def _header(name: str, result: dict[str, Any], plan: dict[str, Any]) -> str:
-    facts = [f"{result['split']} split: {result['samples']} samples, {result['times']} valid times"]
+def _facts(evaluation: Evaluation, plan: dict[str, Any]) -> list[str]:
+    facts = [f"{evaluation.split} split: {evaluation.samples} samples, {evaluation.times} valid times"]
     if plan:
         facts.append(
             f"trained {plan.get('mode')}, {plan.get('gpus')} GPU(s), effective batch {plan.get('effective_batch')}"
         )
         facts.append(f"{plan.get('updates')} updates on {plan.get('samples')} samples")
-    line = escape(" · ".join(facts))
-    return f'<header><p class="kind">Downscaling report</p><h1>{escape(name)}</h1><p>{line}</p></header>'
+    return facts
 
 
-def _pairs(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(zip(words.headlines(result), result["variables"].values(), strict=True))
+def _verdicts(evaluation: Evaluation) -> list[Verdict]:
+    pairs = zip(words.headlines(evaluation), evaluation.variables.items(), strict=True)
+    return [Verdict(name, text.removeprefix(f"{name}: "), _kind(skill)) for text, (name, skill) in pairs]
 
 
-def _verdict(found: dict[str, Any]) -> str:
-    if words.undecided(found):
+def _kind(skill: VariableSkill) -> str:
+    if words.undecided(skill):
         return "close"
-    return "wins" if found["winner"] == "network" else "loses"
-
-
-def _sentence(text: str) -> str:
-    """The headline with the variable's name in bold."""
-    variable, rest = text.split(": ", 1)
-    return f"<strong>{escape(variable)}</strong>: {escape(rest)}"
+    return "wins" if skill.winner == "network" else "loses"
 
 
 def _case(example: dict[str, Any]) -> str:
@@ -152,43 +87,64 @@ def _case(example: dict[str, Any]) -> str:
     return f"Valid {valid} UTC{begun}. It is the case with the network's median error: neither its best nor its worst."
 
 
-def _table(result: dict[str, Any], variable: str) -> str:
-    found = result["variables"][variable]
-    head = "".join(f"<th>{escape(column)}</th>" for column in ("method", *words.COLUMNS))
-    lines = []
-    for method, cells in words.rows(result, variable):
-        kind = " ".join(k for k, yes in (("winner", method == found["winner"]), ("own", method == "network")) if yes)
-        mark = " ★" if method == found["winner"] else ""
-        cells_html = "".join(f"<td>{escape(cell) or '&ndash;'}</td>" for cell in cells)
-        lines.append(f'<tr class="{kind}"><th>{escape(result["methods"][method])}{mark}</th>{cells_html}</tr>')
-    title = f"{escape(found['long_name'])} <code>{escape(variable)}</code>, {escape(found['units'])}"
-    return f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _maps(evaluation: Evaluation, example: dict[str, Any], index: int, folder: Path) -> Picture | None:
+    name, skill = list(evaluation.variables.items())[index]
+    fields = {m: example[m][index] for m in (*evaluation.methods, "truth") if m in example}
+    caption = (
+        f"{skill.long_name}: above the fields on one colour scale, below their errors (method minus truth); "
+        "red is too high, blue too low."
+    )
+    file = folder / f"maps_{re.sub(r'[^a-zA-Z0-9_.-]', '_', name)}.png"
+    return kept_picture(figures.maps(fields, example, f"{name} ({skill.units})", evaluation.methods), file, caption)
 
 
-def _notes(result: dict[str, Any]) -> str:
-    interval = "the brackets hold its 95 % interval" if result["independent_blocks"] >= FEWEST_CASES else ""
-    notes = [
+def _table(evaluation: Evaluation, variable: str) -> Table:
+    """The skill table of a variable, best method first, the winner marked."""
+    skill, lines = evaluation.variables[variable], []
+    for method, cells in words.rows(evaluation, variable):
+        wins = method == skill.winner
+        kinds = ["winner"] * wins + ["network"] * (method == "network")
+        heading = evaluation.methods[method] + " ★" * wins
+        lines.append(Row([heading, *(cell or "–" for cell in cells)], " ".join(kinds)))
+    title = variable if skill.long_name == variable else f"{skill.long_name} ({variable})"
+    return Table(["method", *words.columns()], lines, f"{title}, {skill.units}")
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    interval = "There are too few independent cases for an interval."
+    if evaluation.independent_blocks >= FEWEST_CASES:
+        interval = f"The brackets hold its 95 % confidence interval. {words.criterion(evaluation)}"
+    return [
         "★ lowest RMSE. Scores are pooled over all times and points, cells weighted by area, missing truth left out, "
         "in physical units. The anomaly correlation is of departures from climatology by hour; SSIM is the mean over "
-        "up to 32 evenly spaced samples. The last column is the network's RMSE minus that method's, so below zero the "
-        f"network is better{'; ' + interval if interval else ''}.",
-        f"Ridge regression has {result['ridge']['predictors']} predictors, from all that the network sees, and its "
+        "up to 32 evenly spaced samples.",
+        f"The last column is the network's RMSE minus that method's, so below zero the network is better. {interval}",
+        f"Ridge regression has {evaluation.ridge.predictors} predictors, from all that the network sees, and its "
         "penalty is chosen on the validation split.",
-        *(f"{name}: fitted lapse rate {1000 * rate:.1f} per km." for name, rate in result["lapse_rates"].items()),
-        *(f"Not there: {words.LABELS[method]}: {reason}." for method, reason in result["omitted"].items()),
-        *result["notes"],
+        *(f"{name}: fitted lapse rate {1000 * rate:.1f} per km." for name, rate in evaluation.lapse_rates.items()),
+        *(f"Not there: {words.label(method)}: {reason}." for method, reason in evaluation.omitted.items()),
+        *evaluation.notes,
     ]
-    return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
-def _inline(drawn: Figure, file: Path, caption: str) -> str:
-    """Draw a picture beside the page, and show it in the page."""
-    with whole_file(file) as temporary:
-        drawn.savefig(temporary, format="png", dpi=130)
-    return _figure(file, caption)
-
-
-def _figure(file: Path, caption: str) -> str:
-    """A picture inside the page, so that the page stands alone."""
-    data, text = base64.b64encode(file.read_bytes()).decode(), escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+def _others(evaluation: Evaluation, folder: Run) -> list[tuple[str, Picture | None]]:
+    """(heading, picture) of the sections that are left out where there is no picture."""
+    training = kept_picture(
+        figures.training(folder.logged()),
+        folder.report / "training.png",
+        "Left: the loss that is minimised, in normalised units. Right: RMSE on the validation split relative to "
+        "bicubic interpolation, from which the network starts (where the low-resolution data lack the variable, to "
+        "the first validation); below the dashed line the network has learned something.",
+    )
+    growth = file_picture(
+        folder.report / "error_growth.png",
+        "How the simulated low-resolution forecasts go wrong: RMSE of the control and of the ensemble mean against "
+        "the coarsened truth, the members' spread, and the error at which no skill is left.",
+    )
+    spectra = kept_picture(
+        figures.spectra(evaluation),
+        folder.report / "spectra.png",
+        "Radially averaged power spectra (discrete cosine transform, mean over test fields). Below the truth: too "
+        "smooth at that wavelength; above: too rough.",
+    )
+    return [("Training", training), ("The built-in forecasts", growth), ("Spectra", spectra)]

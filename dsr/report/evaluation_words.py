@@ -1,4 +1,4 @@
-"""What an evaluation says: who wins in plain words, and the skill table."""
+"""What an evaluation says: who wins in plain words, how far that can be trusted, and the skill table."""
 
 from __future__ import annotations
 
@@ -6,71 +6,75 @@ import math
 from typing import Any
 
 from dsr.verify.baselines import BASELINES
+from dsr.verify.evaluation import Evaluation, LeadSkill, Skill, VariableSkill
 from dsr.verify.intervals import FEWEST_CASES
 from dsr.verify.metrics import METRICS
 
-LABELS = {"network": "network", **{name: BASELINES.find(name).label for name in BASELINES.table}}
-COLUMNS = (*(METRICS.find(name).label for name in METRICS.table), "network minus it")
+
+def label(method: str) -> str:
+    """How tables and figures name a method."""
+    return BASELINES.find(method).label if method in BASELINES.table else method
 
 
-def headlines(result: dict[str, Any]) -> list[str]:
+def columns() -> list[str]:
+    """The headings of the skill table, without that of the methods."""
+    return [*(METRICS.find(name).label for name in METRICS.table), "network minus it"]
+
+
+def headlines(evaluation: Evaluation) -> list[str]:
     """Who wins, in plain words: a sentence or two for each variable."""
-    return [_headline(name, found, result["methods"]) for name, found in result["variables"].items()]
+    return [_headline(name, skill, evaluation.methods) for name, skill in evaluation.variables.items()]
 
 
-def _headline(name: str, found: dict[str, Any], labels: dict[str, str]) -> str:
-    rmse = {m: value for m, value in found["rmse"].items() if value is not None}
-    units, winner = found["units"], found["winner"]
-    if "network" not in rmse:
-        return (
-            f"{name}: the network gives no value where there is truth; {labels[winner]} wins."
-            if winner
-            else f"{name}: no truth."
-        )
-    best = min((m for m in rmse if m != "network"), key=lambda m: rmse[m])
+def _headline(name: str, skill: VariableSkill, labels: dict[str, str]) -> str:
+    rmse, best = skill.rmse, skill.best_baseline
+    if "network" not in rmse or best is None:
+        if skill.winner is None:
+            return f"{name}: no truth."
+        return f"{name}: the network gives no value where there is truth; {labels[skill.winner]} wins."
     change = 100 * (rmse["network"] / rmse[best] - 1)
     share = f"{abs(change):.0f} % {'less' if change < 0 else 'more'}"
-    scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {units}, {share}"
-    verbs = ("is ahead of", "is behind") if undecided(found) else ("wins over", "loses to")
-    verb = verbs[0] if winner == "network" else verbs[1]
+    scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {skill.units}, {share}"
+    verbs = ("is ahead of", "is behind") if undecided(skill) else ("wins over", "loses to")
+    verb = verbs[0] if skill.winner == "network" else verbs[1]
     text = f"{name}: the network {verb} {labels[best]} ({scores})"
-    if undecided(found):
+    if undecided(skill):
         text += "; the two are indistinguishable on these cases"
-    if found["leads"]:
-        text += ". By lead time: " + _by_lead(found["leads"], labels)
-    return text + "."
+    if skill.leads:
+        text += f". By lead time: {_by_lead(skill.leads, labels)}"
+    return f"{text}."
 
 
-def undecided(found: dict[str, Any]) -> bool:
+def undecided(skill: Skill) -> bool:
     """Whether the network and the best baseline are indistinguishable."""
-    return found["decided"] is False
+    return skill.decided is False
 
 
-def _by_lead(leads: list[dict[str, Any]], labels: dict[str, str]) -> str:
+def _by_lead(leads: list[LeadSkill], labels: dict[str, str]) -> str:
     hours: dict[str, list[str]] = {}
     for lead in leads:
-        text = "indistinguishable" if undecided(lead) else f"{labels.get(lead['winner'], 'nobody')} wins"
-        hours.setdefault(text, []).append(f"+{lead['lead_time'] / 3600:g}")
+        text = "indistinguishable" if undecided(lead) else f"{labels.get(lead.winner or '', 'nobody')} wins"
+        hours.setdefault(text, []).append(f"+{lead.lead_time / 3600:g}")
     if len(hours) == 1:
         return f"{next(iter(hours))} throughout"
     return "; ".join(f"{text} at {', '.join(at)} h" for text, at in hours.items())
 
 
-def caution(result: dict[str, Any]) -> str:
+def caution(evaluation: Evaluation) -> str:
     """How far the figures can be trusted."""
-    cases = result["independent_blocks"]
-    basis = f"{result['samples']} samples of {result['runs']} init times; {cases} cases, one per day of init times"
+    cases = evaluation.independent_blocks
+    basis = f"{evaluation.samples} samples of {evaluation.runs} init times; {cases} cases, one per day of init times"
     if cases < FEWEST_CASES:
         return f"Too few independent cases for an interval ({basis}): a demonstration, not evidence."
     return (
         f"{basis}. Each interval is a 95 % confidence interval that allows for correlation from one case to the next. "
-        f"{_compared(result)}"
+        f"{criterion(evaluation)}"
     )
 
 
-def _compared(result: dict[str, Any]) -> str:
-    entries = [entry for found in result["variables"].values() for entry in (found, *found["leads"])]
-    count = sum(entry["decided"] is not None for entry in entries)
+def criterion(evaluation: Evaluation) -> str:
+    """What "indistinguishable" means in this evaluation."""
+    count = sum(skill.decided is not None for skill in evaluation.skills())
     if count < 2:
         return "Indistinguishable: a difference this large can be due to chance (5 % level)."
     return (
@@ -79,42 +83,46 @@ def _compared(result: dict[str, Any]) -> str:
     )
 
 
-def table(result: dict[str, Any]) -> Any:
+def table(evaluation: Evaluation) -> Any:
     """The skill table of each variable with the winner marked, and who wins in words: a rich renderable."""
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     parts: list[Any] = []
-    for name, found in result["variables"].items():
-        shown = Table(
-            title=f"{name} [{found['units']}], {result['split']} split".replace("[", r"\["), title_justify="left"
-        )
+    for name, skill in evaluation.variables.items():
+        title = Text(f"{name} [{skill.units}], {evaluation.split} split", style="table.title")
+        shown = Table(title=title, title_justify="left")
         shown.add_column("method", no_wrap=True)
-        for heading in COLUMNS:
-            shown.add_column(heading, justify="right")
-        for method, cells in rows(result, name):
-            style = "bold green" if method == found["winner"] else None
-            shown.add_row(result["methods"][method] + (" *" if style else ""), *cells, style=style)
+        for heading in columns():
+            shown.add_column(escape(heading), justify="right")
+        for method, cells in rows(evaluation, name):
+            style = "bold green" if method == skill.winner else None
+            heading = evaluation.methods[method] + (" *" if style else "")
+            shown.add_row(Text(heading), *map(Text, cells), style=style)
         parts.append(shown)
-    omitted = [f"not there: {LABELS[method]}: {reason}" for method, reason in result["omitted"].items()]
-    return Group(*parts, "* lowest RMSE", *omitted, *result["notes"], *headlines(result), caution(result))
+    omitted = [f"not there: {label(method)}: {reason}" for method, reason in evaluation.omitted.items()]
+    lines = ["* lowest RMSE", *omitted, *evaluation.notes, *headlines(evaluation), caution(evaluation)]
+    return Group(*parts, *map(Text, lines))
 
 
-def rows(result: dict[str, Any], name: str) -> list[tuple[str, list[str]]]:
-    """The skill table of a variable: (method, its cells under COLUMNS), best first; one without a value is left out."""
-    found = result["variables"][name]
-    units = {name: METRICS.find(name).in_units for name in METRICS.table}
-    rmse = {method: value for method, value in found["rmse"].items() if value is not None}
+def rows(evaluation: Evaluation, name: str) -> list[tuple[str, list[str]]]:
+    """The skill table of a variable: (method, its cells below `columns`), best first; only methods with an RMSE."""
+    skill = evaluation.variables[name]
+    rmse = skill.rmse
     # In the variable's units, as many decimals as the best RMSE needs.
     decimals = max(0, 2 - math.floor(math.log10(min(rmse.values(), default=1.0) or 1.0)))
     lines = []
     for method in sorted(rmse, key=lambda m: rmse[m]):
-        values = {key: found[key][method] for key in units}
-        cells = ["" if v is None else _fixed(v, decimals if units[key] else 3) for key, v in values.items()]
-        difference = found["difference"].get(method)
-        text = "" if difference is None else f"{difference['rmse']:+.{decimals}f}"
-        if difference and difference["interval"]:
-            text += " [{:+.{d}f}, {:+.{d}f}]".format(*difference["interval"], d=decimals)
+        cells = []
+        for metric in METRICS.table:
+            value = skill.scores.get(metric, {}).get(method)
+            cells.append("" if value is None else _fixed(value, decimals if METRICS.find(metric).in_units else 3))
+        difference = skill.difference.get(method)
+        text = "" if difference is None else f"{difference.rmse:+.{decimals}f}"
+        if difference and difference.interval:
+            text += " [{:+.{d}f}, {:+.{d}f}]".format(*difference.interval, d=decimals)
         lines.append((method, [*cells, text]))
     return lines
 

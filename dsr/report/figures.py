@@ -1,4 +1,4 @@
-"""What the figures of all reports share: an empty figure, axes with labels and a grid, plain ticks, one legend."""
+"""What the figures of all reports share: colours, an empty figure, axes, ticks and a legend."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Okabe and Ito's, which people with colour vision deficiency can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+REFERENCE = "#777777"  # of dashed lines to compare with
 
-def figure(width: float, height: float) -> Figure:
+
+def empty_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches; no window, no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -38,6 +42,7 @@ def plain_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def one_legend(picture: Figure, axes: Any) -> None:
+def one_legend(fig: Figure, axes: Any) -> None:
+    """One legend at the right for all axes, each label once."""
     entries = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    picture.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=9, frameon=False)
+    fig.legend(list(entries.values()), list(entries), loc="outside right upper", fontsize=9, frameon=False)

@@ -1,4 +1,4 @@
-"""The pictures of a store's page: where low and high lie, and how they match."""
+"""The figures of a store: where low and high lie, and how they match."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dsr.data import calendar
 from dsr.data.grid import Grid
 from dsr.data.match import LEVELS, Group, Match
 from dsr.data.store import SPLITS, Store, Variable
-from dsr.report.figures import dress, figure
+from dsr.report.figures import COLOURS, dress, empty_figure
 from dsr.report.plane import Plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOW, HIGH = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion, as on every page
+LOW, HIGH = COLOURS[:2]
 SMALL = 9  # points: of the labels of panels that stand side by side
-SPLIT = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00", "gap": "#BBBBBB"}
+SPLIT = {"train": COLOURS[0], "validation": COLOURS[2], "test": COLOURS[1], "gap": "#BBBBBB"}
 
 
 def domains(store: Store, plane: Plane) -> Figure:
@@ -28,13 +28,13 @@ def domains(store: Store, plane: Plane) -> Figure:
     low, high = store.grid("low"), store.grid("high")
     outlines = {"low": plane.outline(low), "high": plane.outline(high)}
     view = _near(plane.view(outlines["high"]), plane.view(*outlines.values()))
-    picture = figure(*_sized(view, 3.2, 0.45))
-    ax = picture.subplots()
+    fig = empty_figure(*_sized(view, 3.2, 0.45))
+    ax = fig.subplots()
     for name, colour, dash in (("low", LOW, "-"), ("high", HIGH, "--")):
         plane.line(ax, *outlines[name], color=colour, linewidth=2.2, linestyle=dash, label=name, zorder=4)
     plane.dress(ax, view)
-    picture.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9, frameon=False)
-    return picture
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9, frameon=False)
+    return fig
 
 
 def registration(store: Store) -> Figure:
@@ -43,8 +43,8 @@ def registration(store: Store) -> Figure:
     centre = tuple(size // 2 for size in rows.shape)
     row, column = (round(float(i[centre])) for i in (rows, columns))
     near = (np.abs(rows - row) <= 1.51) & (np.abs(columns - column) <= 1.51)
-    picture = figure(3.3, 3.3)
-    ax = picture.subplots()
+    fig = empty_figure(3.3, 3.3)
+    ax = fig.subplots()
     for edge in (-1.5, -0.5, 0.5, 1.5):
         ax.axhline(row + edge, color=LOW, linewidth=1)
         ax.axvline(column + edge, color=LOW, linewidth=1)
@@ -59,8 +59,8 @@ def registration(store: Store) -> Figure:
     ax.set_yticks(row + np.arange(-1, 2))
     ax.tick_params(labelsize=8)
     ax.set_aspect("equal")
-    picture.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False, columnspacing=1)
-    return picture
+    fig.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False, columnspacing=1)
+    return fig
 
 
 def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], width: float, **how: Any) -> Figure:
@@ -68,8 +68,8 @@ def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], wi
     view = plane.view(plane.outline(panels[-1][1]))
     flat = view[1] - view[0] > 1.2 * (view[3] - view[2])
     each = (width if flat else width - 0.9) / len(panels)
-    picture = figure(width, _sized(view, each, 0)[1] + (1.0 if flat else 0.4))
-    axes = np.atleast_1d(picture.subplots(1, len(panels), sharex=True, sharey=True))
+    fig = empty_figure(width, _sized(view, each, 0)[1] + (1.0 if flat else 0.4))
+    axes = np.atleast_1d(fig.subplots(1, len(panels), sharex=True, sharey=True))
     known = np.concatenate([f[np.isfinite(f)] for _, _, f in panels])
     limits = np.quantile(known, [0.002, 0.998]) if len(known) else (0.0, 1.0)
     how = {"vmin": limits[0], "vmax": limits[1], "cmap": "viridis", **how}
@@ -79,10 +79,10 @@ def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], wi
         plane.dress(ax, view, colour="black")
         ax.set_title(title, fontsize=10)
     place: dict[str, Any] = {"orientation": "horizontal", "aspect": 45, "shrink": 0.6} if flat else {"aspect": 30}
-    bar = picture.colorbar(drawn, ax=axes.tolist(), pad=0.02, **place)
+    bar = fig.colorbar(drawn, ax=axes.tolist(), pad=0.02, **place)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    return picture
+    return fig
 
 
 def matching(variable: Variable, found: Match) -> Figure:
@@ -96,13 +96,13 @@ def matching(variable: Variable, found: Match) -> Figure:
     for groups, name in ((found.by_hour, "hour of day (UTC)"), (found.by_lead, "lead time (h)")):
         if groups:
             panels.append(partial(_bias, groups=groups, name=name, units=variable.units))
-    picture = figure(11.1, 2.75)
-    axes = np.atleast_1d(picture.subplots(1, max(len(panels), 3)))
+    fig = empty_figure(11.1, 2.75)
+    axes = np.atleast_1d(fig.subplots(1, max(len(panels), 3)))
     for ax, draw in zip(axes, panels, strict=False):
         draw(ax)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    return picture
+    return fig
 
 
 def _shifts(ax: Any, found: Match) -> None:
@@ -161,8 +161,8 @@ def timeline(store: Store) -> Figure:
     """Which initial times stand in which split, and what lies between them."""
     length = int(np.median(np.diff(np.unique(store.low_init_time)))) if len(np.unique(store.low_init_time)) > 1 else 0
     names = [*SPLITS, "gap"] if len(store.high_index) > sum(len(store.samples(n)) for n in SPLITS) else list(SPLITS)
-    picture = figure(11.1, 0.55 + 0.3 * len(names))
-    ax = picture.subplots()
+    fig = empty_figure(11.1, 0.55 + 0.3 * len(names))
+    ax = fig.subplots()
     inside = np.zeros(len(store.high_index), bool)
     for row, name in enumerate(names):
         chosen = store.samples(name) if name != "gap" else np.flatnonzero(~inside)
@@ -177,7 +177,7 @@ def timeline(store: Store) -> Figure:
     _dates(ax, int(store.low_init_time.min()), int(store.low_init_time.max()) + length, store.calendar)
     dress(ax, "", "", "", SMALL)
     ax.tick_params(axis="y", labelsize=10)
-    return picture
+    return fig
 
 
 def regions(store: Store, plane: Plane, region: np.ndarray) -> Figure:
@@ -186,14 +186,14 @@ def regions(store: Store, plane: Plane, region: np.ndarray) -> Figure:
     from matplotlib.patches import Patch
 
     view = plane.view(plane.outline(store.grid("high")))
-    picture = figure(*_sized(view, 4.2, 0.5))
-    ax = picture.subplots()
+    fig = empty_figure(*_sized(view, 4.2, 0.5))
+    ax = fig.subplots()
     colours = [SPLIT["gap"], *(SPLIT[name] for name in SPLITS)]
     plane.field(ax, store.grid("high"), region.astype(float), cmap=ListedColormap(colours), vmin=-1.5, vmax=2.5)
     plane.dress(ax, view, colour="black")
     handles = [Patch(color=SPLIT[name], label=name) for name in (*SPLITS, "gap")]
-    picture.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
-    return picture
+    fig.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
+    return fig
 
 
 def missing(store: Store, plane: Plane, shares: dict[tuple[str, str], np.ndarray]) -> Figure:
@@ -202,18 +202,18 @@ def missing(store: Store, plane: Plane, shares: dict[tuple[str, str], np.ndarray
     columns = min(4, max(2, len(shares)))
     lines = -(-len(shares) // columns)
     width = 10.6 / columns if len(shares) > 2 else 3.6
-    picture = figure(width * columns, lines * (_sized(view, width, 0)[1] + 0.5))
-    axes = picture.subplots(lines, columns, squeeze=False).ravel()
+    fig = empty_figure(width * columns, lines * (_sized(view, width, 0)[1] + 0.5))
+    axes = fig.subplots(lines, columns, squeeze=False).ravel()
     for ax in axes[len(shares) :]:
         ax.set_visible(False)
     for ax, ((group, name), share) in zip(axes, shares.items(), strict=False):
         drawn = plane.field(ax, store.grid(group), 100 * share, vmin=0, vmax=100, cmap="Oranges")
         plane.dress(ax, view)
         ax.set_title(f"{name} ({group})", fontsize=10)
-    bar = picture.colorbar(drawn, ax=axes.tolist(), pad=0.02)
+    bar = fig.colorbar(drawn, ax=axes.tolist(), pad=0.02)
     bar.set_label("missing (%)", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    return picture
+    return fig
 
 
 def terrain() -> Any:
@@ -233,7 +233,7 @@ def _near(high: tuple[float, ...], both: tuple[float, ...]) -> tuple[float, floa
 
 
 def _sized(view: tuple[float, float, float, float], width: float, more: float) -> tuple[float, float]:
-    """The size in inches of a picture of a view, so wide and neither very flat nor very tall."""
+    """The size in inches of a map of a view, so wide and neither very flat nor very tall."""
     shape = (view[3] - view[2]) / (view[1] - view[0])
     return width, width * float(np.clip(shape, 0.4, 1.5)) + more
 

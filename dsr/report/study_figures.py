@@ -1,4 +1,4 @@
-"""The study's pictures, for every eye and for print, and the table behind each of them."""
+"""The figures of a study, for every eye and for print."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr.report.figures import dress, figure, plain_ticks
+from dsr.report.figures import COLOURS, REFERENCE, dress, empty_figure, plain_ticks
 from dsr.study.ablation import SEQUENTIAL
 from dsr.study.study import Group, Impossible, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours; marker and dash say the same again for print in black and white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+# Marker and dash say the same as the colour, for print in black and white.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
 DASHES = ("-", "--", "-.", ":")
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
@@ -32,8 +31,8 @@ def skill(study: Study, data: str) -> Figure:
     budgets = _budgets(groups)
     failing = [arm for arm in styles if any(g.arm == arm and (isinstance(g, Impossible) or g.diverged) for g in groups)]
     strip = 0.22 * max(len(failing), 1)
-    picture = figure(12.5, 4.2 + strip)
-    axes = picture.subplots(2, len(budgets), squeeze=False, height_ratios=[4.2, strip])
+    fig = empty_figure(12.5, 4.2 + strip)
+    axes = fig.subplots(2, len(budgets), squeeze=False, height_ratios=[4.2, strip])
     for ax, below, budget in zip(*axes, budgets, strict=True):
         of_budget = [g for g in groups if g.budget == budget]
         converged = [g for g in of_budget if isinstance(g, Group) and g.skill is not None]
@@ -53,8 +52,8 @@ def skill(study: Study, data: str) -> Figure:
         dress(ax, "", "skill over bicubic (1)", f"{about.label}\n{BUDGETS[budget]}")
         ax.tick_params(labelbottom=False)
         _strip(below, of_budget, failing, styles, study)
-    _legend(picture, styles, study)
-    return picture
+    _legend(fig, styles, study)
+    return fig
 
 
 def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
@@ -70,8 +69,8 @@ def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
             chosen[data] = max(weak)
     if not chosen:
         return None
-    picture = figure(12.5, 3.3 * len(chosen))
-    axes = picture.subplots(len(chosen), 2, squeeze=False)
+    fig = empty_figure(12.5, 3.3 * len(chosen))
+    axes = fig.subplots(len(chosen), 2, squeeze=False)
     for row, (data, gpus) in enumerate(chosen.items()):
         for ax, axis in zip(axes[row], ("samples", "updates"), strict=True):
             for arm, style in styles.items():
@@ -95,12 +94,12 @@ def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
             ax.set_xscale("log")
             plain_ticks(ax.xaxis)
             best = max((line["skill"] for line in lines if line["data"] == data), default=1.0)
-            ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the picture
-            ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
+            ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the axes
+            ax.axhline(0, color=REFERENCE, linewidth=1, linestyle="--")
             dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
                    f"{study.data[data].label}\n{gpus} GPUs, equal epochs")  # fmt: skip
-    _legend(picture, styles, study)
-    return picture
+    _legend(fig, styles, study)
+    return fig
 
 
 def noise(study: Study) -> Figure | None:
@@ -109,7 +108,7 @@ def noise(study: Study) -> Figure | None:
     if not groups:
         return None
     styles = {SEQUENTIAL: {"color": "black", "marker": "o", "linestyle": ""}, **_styles(study)}
-    picture, axes = _panels(study)
+    fig, axes = _panels(study)
     for ax, data in zip(axes, study.data, strict=False):
         of_data = [g for g in groups if g.data == data and g.budget == "epochs"]
         points = [(g.effective_batch, g.noise_scale, g.arm) for g in of_data if g.effective_batch and g.noise_scale]
@@ -119,14 +118,14 @@ def noise(study: Study) -> Figure | None:
             if of_arm:
                 ax.plot(*zip(*of_arm, strict=True), markersize=6, linewidth=1.4, **style)
         if batches:
-            ax.plot(batches, batches, color="#777777", linewidth=1, linestyle="--")
+            ax.plot(batches, batches, color=REFERENCE, linewidth=1, linestyle="--")
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(batches, batches)
         plain_ticks(ax.yaxis)
         dress(ax, "effective batch (samples)", "noise scale (samples)", study.data[data].label)
-    _legend(picture, styles, study)
-    return picture
+    _legend(fig, styles, study)
+    return fig
 
 
 def target(study: Study) -> Figure | None:
@@ -135,8 +134,8 @@ def target(study: Study) -> Figure | None:
     budgets = _budgets(groups)
     if not any(g.predicted_seconds_to_target for g in groups if isinstance(g, Group)):
         return None
-    picture = figure(5.4 * len(budgets) + 2.6, 3.3 * len(study.data))
-    axes = picture.subplots(len(study.data), len(budgets), squeeze=False)
+    fig = empty_figure(5.4 * len(budgets) + 2.6, 3.3 * len(study.data))
+    axes = fig.subplots(len(study.data), len(budgets), squeeze=False)
     for row, data in enumerate(study.data):
         for column, budget in enumerate(budgets):
             ax, of_panel = axes[row][column], [g for g in groups if g.data == data and g.budget == budget]
@@ -154,8 +153,8 @@ def target(study: Study) -> Figure | None:
             dress(ax, "GPUs", "predicted time to target (s)", f"{study.data[data].label}\n{BUDGETS[budget]}")
             if not of_panel:
                 ax.set_visible(False)
-    _legend(picture, styles, study)
-    return picture
+    _legend(fig, styles, study)
+    return fig
 
 
 def speedup(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
@@ -163,8 +162,8 @@ def speedup(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
     if not lines:
         return None
     styles = {name: style for name, style in _styles(study).items() if any(line["arm"] == name for line in lines)}
-    picture = figure(12.5, 3.7)
-    left, right = picture.subplots(1, 2)
+    fig = empty_figure(12.5, 3.7)
+    left, right = fig.subplots(1, 2)
     for ax, key, label in ((left, "speed_up", "speed-up (1)"), (right, "efficiency", "efficiency (1)")):
         for arm, style in styles.items():
             plain = {**style, "marker": ""}
@@ -178,11 +177,11 @@ def speedup(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
     left.set_yscale("log", base=2)
     plain_ticks(left.yaxis)
     counts = sorted({line["gpus"] for line in lines})
-    left.plot(counts, counts, color="#777777", linewidth=1, linestyle="--")
-    right.axhline(1, color="#777777", linewidth=1, linestyle="--")
+    left.plot(counts, counts, color=REFERENCE, linewidth=1, linestyle="--")
+    right.axhline(1, color=REFERENCE, linewidth=1, linestyle="--")
     right.set_ylim(bottom=0)
-    _legend(picture, styles, study)
-    return picture
+    _legend(fig, styles, study)
+    return fig
 
 
 def share(study: Study) -> Figure | None:
@@ -192,8 +191,8 @@ def share(study: Study) -> Figure | None:
     if not arms:
         return None
     columns = min(len(arms), 3)
-    picture = figure(4.1 * columns + 2.6, 3 * math.ceil(len(arms) / columns))
-    axes = picture.subplots(math.ceil(len(arms) / columns), columns, squeeze=False, sharex=True, sharey=True).ravel()
+    fig = empty_figure(4.1 * columns + 2.6, 3 * math.ceil(len(arms) / columns))
+    axes = fig.subplots(math.ceil(len(arms) / columns), columns, squeeze=False, sharex=True, sharey=True).ravel()
     for ax, arm in zip(axes, arms, strict=False):
         for i, (data, about) in enumerate(study.data.items()):
             of_arm = sorted((g for g in groups if g.arm == arm and g.data == data), key=lambda g: g.share or 0)
@@ -203,14 +202,14 @@ def share(study: Study) -> Figure | None:
                 if g.diverged:
                     ax.annotate(f"✗{g.diverged}/{g.runs}", (100 * (g.share or 0), g.difference or 0), fontsize=8,
                                 textcoords="offset points", xytext=(3, 5))  # fmt: skip
-        ax.axhline(0, color="#777777", linewidth=1, linestyle="--")
+        ax.axhline(0, color=REFERENCE, linewidth=1, linestyle="--")
         ax.set_xscale("log")
         plain_ticks(ax.xaxis)
         dress(ax, "share of the training set in an update (%)", "skill minus one GPU's (1)", study.arms[arm])
     for ax in axes[len(arms) :]:
         ax.set_visible(False)
-    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
-    return picture
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
+    return fig
 
 
 def _shown(study: Study) -> list[Group | Impossible]:
@@ -227,7 +226,7 @@ def _budgets(groups: list[Group | Impossible]) -> list[str]:
 
 
 def _styles(study: Study) -> dict[str, dict[str, Any]]:
-    """By arm: colour, marker and dash, the same in all pictures."""
+    """By arm: colour, marker and dash, the same in all figures."""
     arms = [arm for arm in study.arms if arm != SEQUENTIAL]
     return {
         arm: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % 4]}
@@ -277,17 +276,17 @@ def _strip(ax: Any, groups: list[Group | Impossible], arms: list[str], styles: d
 def _panels(study: Study) -> tuple[Figure, Any]:
     count = len(study.data)
     columns = min(count, 2)
-    picture = figure(5.2 * columns + 2.6, 3.3 * math.ceil(count / columns))
-    axes = picture.subplots(math.ceil(count / columns), columns, squeeze=False).ravel()
+    fig = empty_figure(5.2 * columns + 2.6, 3.3 * math.ceil(count / columns))
+    axes = fig.subplots(math.ceil(count / columns), columns, squeeze=False).ravel()
     for ax in axes[count:]:
         ax.set_visible(False)
-    return picture, axes
+    return fig, axes
 
 
-def _legend(picture: Figure, styles: dict[str, dict[str, Any]], study: Study) -> None:
+def _legend(fig: Figure, styles: dict[str, dict[str, Any]], study: Study) -> None:
     from matplotlib.lines import Line2D
 
     entries = [Line2D([], [], label=study.arms[arm], markersize=6, **style) for arm, style in styles.items()]
     if SEQUENTIAL not in styles:
         entries.insert(0, Line2D([], [], label="sequential, one GPU", color="black", linewidth=1))
-    picture.legend(handles=entries, loc="outside right upper", fontsize=9, frameon=False)
+    fig.legend(handles=entries, loc="outside right upper", fontsize=9, frameon=False)

@@ -1,7 +1,6 @@
-"""Evaluation and report on small stores: who wins, what is masked, what is refused, and a page that stands alone."""
+"""Evaluation on small stores: who wins, what is masked, and what is refused."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dsr.data.store import Store, Variable
+from dsr.data.store import Store
 from dsr.errors import UserError
-from dsr.report import evaluation as report
 from dsr.report import evaluation_words as words
 from dsr.verify import evaluate
 from dsr.verify.evaluation import Evaluation
@@ -50,7 +48,7 @@ def test_a_perfect_network_wins_and_the_contract_holds(tmp_path):
     low, high = skill.difference["ridge"].interval
     assert low < skill.difference["ridge"].rmse < high < 0
     assert np.allclose(example["network"], example["truth"], atol=1e-3)
-    headline = words.headlines(result.to_json())[0]
+    headline = words.headlines(result)[0]
     assert "wins over ridge" in headline and "network wins throughout" in headline
 
 
@@ -72,11 +70,11 @@ def test_a_bad_network_loses_and_the_words_say_to_whom(tmp_path):
     skill = result.variables["t"]
     best = skill.best_baseline
     assert skill.winner == best and skill.scores["bias"]["network"] == pytest.approx(3, abs=1e-3)
-    assert f"the network loses to {words.LABELS[best]}" in words.headlines(result.to_json())[0]
+    assert f"the network loses to {words.label(best)}" in words.headlines(result)[0]
     console = Console(record=True, width=130)
-    console.print(words.table(result.to_json()))
+    console.print(words.table(result))
     text = console.export_text()
-    assert f"{words.LABELS[best]} *" in text and "control member: the low data have no members" in text
+    assert f"{words.label(best)} *" in text and "control member: the low data have no members" in text
 
 
 def test_two_equal_methods_are_indistinguishable(tmp_path):
@@ -88,7 +86,7 @@ def test_two_equal_methods_are_indistinguishable(tmp_path):
     kept = {"rmse": {method: skill.rmse[method] for method in ("network", "bicubic")}}
     variables = evaluate._decided({"t": replace(skill, scores=kept, leads=[])})
     result = replace(result, variables=variables)
-    assert "indistinguishable on these cases" in words.headlines(result.to_json())[0]
+    assert "indistinguishable on these cases" in words.headlines(result)[0]
 
 
 def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
@@ -96,7 +94,7 @@ def test_few_runs_have_no_interval_and_it_is_said(tmp_path):
     result, _ = evaluate.score(store, perfect, features(store), "test")
     assert result.independent_blocks == 7
     assert result.variables["t"].difference["ridge"].interval is None
-    assert "Too few independent cases" in words.caution(result.to_json())
+    assert "Too few independent cases" in words.caution(result)
 
 
 def test_hourly_analyses_count_as_one_case_a_day(tmp_path):
@@ -121,7 +119,7 @@ def test_missing_truth_is_masked_for_every_method(tmp_path):
     assert result.variables["t"].rmse["network"] < 1e-4
     bad, _ = evaluate.score(holed, lambda *b: np.full_like(perfect(*b), np.nan), features(holed), "test")
     assert "network" not in bad.variables["t"].rmse and bad.variables["t"].winner == "ridge"
-    assert "the network gives no value" in words.headlines(bad.to_json())[0]
+    assert "the network gives no value" in words.headlines(bad)[0]
 
 
 def test_a_split_by_region_scores_its_own_points_only(tmp_path):
@@ -151,32 +149,3 @@ def test_a_store_of_another_run_is_refused(tmp_path):
         evaluate._check_fits(other, features(own), Path("run"))
     with pytest.raises(UserError, match="no trained network"):
         evaluate.evaluate(tmp_path)
-
-
-@pytest.mark.slow
-def test_the_report_stands_alone_and_says_who_wins(tmp_path):
-    hill = np.random.default_rng(0).uniform(0, 900, (16, 16)).astype(np.float32)
-    static = {"static": {"h": hill}, "static_variables": [Variable("h", "m", "surface_altitude")]}
-    random = np.random.default_rng(0)
-    high = random.normal(280, 1, (40, 2, 16, 16))
-    store = make(
-        tmp_path / "s.zarr", high, block_mean(high[:, :1], 4), thirds(20, 8, 12), high_names=("t", "gust"), **static
-    )
-    result, example = evaluate.score(
-        store, lambda low, *_: np.full((len(low), 2, 16, 16), 280.0), features(store), "test"
-    )
-    run = tmp_path / "run"
-    (run / "report").mkdir(parents=True)
-    np.savez(run / "report" / "example.npz", **example)
-    without = report.write(run, result.to_json()).read_text()
-    assert "<h2>Training</h2>" not in without
-    lines = [{"update": 1, "loss": 1.0}, {"update": 2, "validation": {"rmse": {"t": 1.0}, "bicubic": {"t": 2.0}}}]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    page = report.write(run, result.to_json()).read_text()
-    assert "<h2>Training</h2>" in page and "$" not in re.sub(r"base64,[^\"]*", "", page)
-    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", page)
-    for headline in words.headlines(result.to_json()):
-        assert headline.split(": ", 1)[1] in page
-    for name in ("maps_t", "maps_gust", "skill", "spectra", "training"):
-        assert (run / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert not list((run / "report").glob(".*"))
