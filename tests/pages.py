@@ -23,6 +23,8 @@ class _Parser(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing that is open"
+        if tag in ("td", "th", "caption", "small"):
+            self.text += " "
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from dsr import __version__, progress
+from dsr import progress
 from dsr.data import calendar, info, match
 from dsr.data.coarsening import Coarsening
+from dsr.data.match import Match, Sample
 from dsr.data.registration import FAR
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
-from dsr.files import whole_file
-from dsr.report import store_figures as pictures
+from dsr.report import store_figures as figures
+from dsr.report.pages import Cell, Picture, Row, Table, Verdict, picture
+from dsr.report.pages import write as write_page
 from dsr.report.plane import Plane
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dsr.data.match import Match, Sample
 
 WEAK = 0.5  # correlation: of less, low says little of high
 TOTALS = (0.67, 1.5)  # the ratio of totals, low over high, that raises no doubt
 HEIGHTS = ("surface_altitude", "height", "altitude", "geopotential_height")  # CF standard names of a topography
-
-
-@dataclass
-class Picture:
-    data: str  # PNG, base64
-    width: int  # CSS pixels
-    caption: str
-
-
-@dataclass
-class Verdict:
-    name: str
-    text: str
-    kind: str  # "fits" or "doubt"
 
 
 def write(path: Path | str, output: Path | None = None) -> Path:
@@ -55,57 +35,48 @@ def write(path: Path | str, output: Path | None = None) -> Path:
         output = Path(f"{name}.html") if isinstance(store.path, str) else Path(path).resolve().with_name(f"{name}.html")
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output}: the page's name must end in .html")
-    text = _rendered(_content(store, name))
+    content = _content(store, name)
     try:
-        with whole_file(output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        return write_page(output, "store.html", **content)
     except OSError as error:
         raise UserError(
             f"{output}: cannot be written there ({error.strerror or error}); give another with -o"
         ) from error
-    return output
-
-
-def _rendered(content: dict[str, Any]) -> str:
-    import jinja2
-
-    source = Path(__file__).with_name("store.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(source).render(content)
 
 
 def _content(store: Store, name: str) -> dict[str, Any]:
     """What the template shows."""
     with progress.bar() as bar:
         sample, lags = match.read(store, lambda rows, text: bar.track(rows, description=text))
-    found = match.compare(store, sample, lags)
+    matches = match.compare(store, sample, lags)
     plane = Plane(store.grid("high"))
     known = {v.name: v for v in store.high_variables}
-    pairs = {v: _pair(store, plane, known[v], sample, found[v], 7.8 if v == next(iter(found)) else 11.1) for v in found}
+    pairs = {
+        v: _pair(store, plane, known[v], sample, matches[v], 7.8 if v == next(iter(matches)) else 11.1) for v in matches
+    }
     first = next(iter(pairs), None)
     provenance: dict[str, Any] = store.attributes.get("provenance") or {}
     return {
         "title": name,
-        "version": __version__,
         "fingerprint": store.fingerprint,
         "facts": [" · ".join(info.times(store))],
-        "verdicts": verdicts(store, found),
-        "domains": _picture(pictures.domains(store, plane), _sizes(store)),
+        "verdicts": verdicts(store, matches),
+        "domains": picture(figures.domains(store, plane), _sizes(store)),
         "first": pairs[first] if first else None,
         "problems": provenance.get("problems") or [],
-        "numbers": _numbers(known, found),
+        "numbers": _numbers(known, matches),
         "notes": _notes(store, sample),
         "variables": [
             {
                 "title": f"{known[v].long_name or v} ({known[v].units})",
                 "pair": None if v == first else pairs[v],
-                "matching": _picture(pictures.matching(known[v], found[v]), _about(v)),
+                "matching": picture(figures.matching(known[v], matches[v]), _about(v)),
             }
-            for v in found
+            for v in matches
         ],
         "splits": _splits(store, plane),
         "split_lines": info.splits(store),
-        "registration": _picture(pictures.registration(store), "Nine low cells near the middle of the high domain."),
+        "registration": picture(figures.registration(store), "Nine low cells near the middle of the high domain."),
         "grid_lines": info.grids(store),
         "topographies": _topographies(store, plane),
         "described": _described(store, sample),
@@ -120,21 +91,21 @@ def _sizes(store: Store) -> str:
     return f"Low {low}, high {high} points, factor {store.attributes['factor']}."
 
 
-def verdicts(store: Store, found: dict[str, Match]) -> list[Verdict]:
+def verdicts(store: Store, matches: dict[str, Match]) -> list[Verdict]:
     """A line for each shared variable: whether low fits high, and the numbers that say so."""
-    if not found:
+    if not matches:
         low, high = (", ".join(v.name for v in vs) for vs in (store.low_variables, store.high_variables))
         text = f"low has {low}; high has {high}: nothing in common that could be compared"
         return [Verdict("low and high", text, "doubt")]
     units = {v.name: v.units for v in store.low_variables}
     lines = []
     for variable in store.high_variables:
-        if variable.name in found:
-            doubts = _doubts(store, variable, found[variable.name])
+        if variable.name in matches:
+            doubts = _doubts(store, variable, matches[variable.name])
             if units[variable.name] != variable.units:
                 doubts.insert(0, f"low is in {units[variable.name]}, high in {variable.units}")
             says = f"doubtful: {', '.join(doubts)}" if doubts else "low fits high"
-            numbers = _figures(variable, found[variable.name])
+            numbers = _figures(variable, matches[variable.name])
             lines.append(Verdict(variable.name, f"{says}: {numbers}", "doubt" if doubts else "fits"))
     return lines
 
@@ -200,14 +171,15 @@ def _direction(store: Store, shift: tuple[float, float]) -> str:
     return ", ".join(reversed(words))
 
 
-def _numbers(known: dict[str, Variable], found: dict[str, Match]) -> list[list[str]]:
-    """The table behind the verdicts, its head first."""
+def _numbers(known: dict[str, Variable], matches: dict[str, Match]) -> Table:
+    """The table behind the verdicts."""
     head = ["variable", "correlation over the map", "in time", "lag (rows, columns)", "lag (h)", "bias", "RMSE"]
-    rows = [[*head, "totals, low / high", "1 %: low, high", "99 %: low, high", "unit"]]
+    head += ["totals, low / high", "1 %: low, high", "99 %: low, high"]
+    rows = []
     low, high = (int(np.argmin(np.abs(match.LEVELS - level))) for level in (0.01, 0.99))
-    for name, m in found.items():
+    for name, m in matches.items():
         ends = (m.quantiles[:, low], m.quantiles[:, high])
-        rows.append([
+        rows.append(Row([
             name,
             "–" if m.in_space is None else f"{m.in_space:.3f}",
             "–" if m.in_time is None else f"{m.in_time:.3f}",
@@ -217,9 +189,9 @@ def _numbers(known: dict[str, Variable], found: dict[str, Match]) -> list[list[s
             _rounded(m.rmse, m.spread),
             f"{m.ratio:.3f}" if _adds_up(known[name]) else "–",
             *(f"{_rounded(a, m.spread)}, {_rounded(b, m.spread)}" for a, b in ends),
-            known[name].units.replace(" ", "\u00a0"),
-        ])  # fmt: skip
-    return rows
+            Cell(known[name].units.replace(" ", "\u00a0"), "text"),
+        ]))  # fmt: skip
+    return Table([*head, Cell("unit", "text")], rows)
 
 
 def _notes(store: Store, sample: Sample) -> list[str]:
@@ -258,44 +230,45 @@ def _pair(store: Store, plane: Plane, variable: Variable, sample: Sample, m: Mat
     when = calendar.when(frame, store.calendar).replace("T", " ")
     caption = f"{variable.name}, {when}: of the half of the sample with most structure, the pair of median correlation."
     colours = "YlGnBu" if _adds_up(variable) else "viridis"
-    return _picture(pictures.row(plane, label, panels, width, cmap=colours), caption)
+    return picture(figures.row(plane, label, panels, width, cmap=colours), caption)
 
 
 def _splits(store: Store, plane: Plane) -> Picture:
     if store.region is None:
-        return _picture(pictures.timeline(store), "Initial times of each split.")
-    return _picture(
-        pictures.regions(store, plane, store.region), "Parts of the high domain; every sample stands in every split."
+        return picture(figures.timeline(store), "Initial times of each split.")
+    return picture(
+        figures.regions(store, plane, store.region), "Parts of the high domain; every sample stands in every split."
     )
 
 
 def _topographies(store: Store, plane: Plane) -> list[Picture]:
     """Both topographies side by side, and low minus coarsened high; nothing where there is none."""
     drawn = []
-    high, low, colours = store.grid("high"), store.grid("low"), pictures.terrain()
+    high, low, colours = store.grid("high"), store.grid("low"), figures.terrain()
     for variable, field in zip(store.static_variables, store.static, strict=True):
         name, below = variable.name, store.low_static(variable.name)
         if variable.standard_name not in HEIGHTS and name not in ("topography", "orography"):
             continue
         label, panels = f"{name} ({variable.units})", [("high", high, field)]
         if below is None:
-            picture = pictures.row(plane, label, panels, 4.6, cmap=colours)
-            drawn.append(_picture(picture, f"{name} on the high grid; the store has none on the low grid."))
+            figure = figures.row(plane, label, panels, 4.6, cmap=colours)
+            drawn.append(picture(figure, f"{name} on the high grid; the store has none on the low grid."))
             continue
         coarse = Coarsening(store.grid("high"), store.grid("low"), store.low_index)(field)
         panels = [("low", low, below), ("high, coarsened", low, coarse), *panels]
-        drawn.append(_picture(pictures.row(plane, label, panels, 11.1, cmap=colours), f"{name} of low and of high."))
+        drawn.append(picture(figures.row(plane, label, panels, 11.1, cmap=colours), f"{name} of low and of high."))
         difference = below - coarse
         most = float(np.nanquantile(np.abs(difference), 0.99)) if np.isfinite(difference).any() else 0.0
         how = {"vmin": -most or -1, "vmax": most or 1, "cmap": "RdBu_r"}
-        picture = pictures.row(plane, label, [("low minus coarsened high", low, difference)], 4.6, **how)
-        drawn.append(_picture(picture, f"{name}: where low is too high (red) or too low (blue)."))
+        figure = figures.row(plane, label, [("low minus coarsened high", low, difference)], 4.6, **how)
+        drawn.append(picture(figure, f"{name}: where low is too high (red) or too low (blue)."))
     return drawn
 
 
-def _described(store: Store, sample: Sample) -> list[list[str]]:
+def _described(store: Store, sample: Sample) -> Table:
     """Every variable's names, units, statistics, missing values, and what its values are sums or means over."""
-    rows = [["", "variable", "unit", "mean", "minimum", "maximum", "missing in the sample", "interval (cell methods)"]]
+    head = ["", "variable", "unit", "mean", "minimum", "maximum", "missing in the sample"]
+    rows = []
     shares = {"high": sample.missing_high, "low": sample.missing_low, "static": ~np.isfinite(store.static)}
     for group in ("high", "low", "static"):
         for k, variable in enumerate(getattr(store, f"{group}_variables")):
@@ -303,8 +276,9 @@ def _described(store: Store, sample: Sample) -> list[list[str]]:
             values = [f"{numbers[key]:.5g}" if key in numbers else "–" for key in ("mean", "minimum", "maximum")]
             share = float(shares[group][k].mean())
             absent = f"{100 * share:.3g} %" if share else "none"
-            rows.append([group, variable.name, variable.units, *values, absent, variable.cell_methods or "–"])
-    return rows
+            interval = Cell(variable.cell_methods or "–", "text")
+            rows.append(Row([group, variable.name, variable.units, *values, absent, interval]))
+    return Table([*head, Cell("interval (cell methods)", "text")], rows)
 
 
 def _missing(store: Store, plane: Plane, sample: Sample) -> Picture | None:
@@ -312,10 +286,4 @@ def _missing(store: Store, plane: Plane, sample: Sample) -> Picture | None:
     shares |= {("low", v.name): f for v, f in zip(store.low_variables, sample.missing_low, strict=True) if f.any()}
     if not shares:
         return None
-    return _picture(pictures.missing(store, plane, shares), "Where values are missing, and in how much of the sample.")
-
-
-def _picture(drawn: Figure, caption: str) -> Picture:
-    file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=140)
-    return Picture(base64.b64encode(file.getvalue()).decode(), round(drawn.get_figwidth() * 100), caption)
+    return picture(figures.missing(store, plane, shares), "Where values are missing, and in how much of the sample.")
