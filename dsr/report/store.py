@@ -105,42 +105,42 @@ def verdicts(store: Store, matches: dict[str, Match]) -> list[Verdict]:
             if units[variable.name] != variable.units:
                 doubts.insert(0, f"low is in {units[variable.name]}, high in {variable.units}")
             says = f"doubtful: {', '.join(doubts)}" if doubts else "low fits high"
-            numbers = _figures(variable, matches[variable.name])
+            numbers = _numbers_in_words(variable, matches[variable.name])
             lines.append(Verdict(variable.name, f"{says}: {numbers}", "doubt" if doubts else "fits"))
     return lines
 
 
-def _figures(variable: Variable, found: Match) -> str:
+def _numbers_in_words(variable: Variable, m: Match) -> str:
     """Such as "correlation 0.98 over the map, 0.95 in time; lag 0.0 cells, 0 h; totals ratio 1.01"."""
-    kinds = ((found.in_space, "over the map"), (found.in_time, "in time"))
+    kinds = ((m.in_space, "over the map"), (m.in_time, "in time"))
     correlations = [f"{value:.2f} {kind}" for value, kind in kinds if value is not None]
     lags = []
-    if found.lag is not None:
-        unclear = max(map(abs, found.lag)) > FAR and not found.lies_elsewhere
-        lags.append("unclear in space" if unclear else f"{np.hypot(*found.lag):.1f} cells")
-    if found.lag_hours is not None:
-        unclear = found.lag_hours != 0 and not found.comes_at_another_time
-        lags.append("unclear in time" if unclear else f"{found.lag_hours:g} h")
-    amount = f"totals ratio {found.ratio:.2f}"
+    if m.lag is not None:
+        unclear = max(map(abs, m.lag)) > FAR and not m.lies_elsewhere
+        lags.append("unclear in space" if unclear else f"{np.hypot(*m.lag):.1f} cells")
+    if m.lag_hours is not None:
+        unclear = m.lag_hours != 0 and not m.comes_at_another_time
+        lags.append("unclear in time" if unclear else f"{m.lag_hours:g} h")
+    amount = f"totals ratio {m.ratio:.2f}"
     if not _adds_up(variable):
-        amount = f"bias {_rounded(found.bias, found.spread)} {variable.units}"
+        amount = f"bias {_rounded(m.bias, m.spread)} {variable.units}"
     parts = [f"correlation {', '.join(correlations)}"] if correlations else []
     return "; ".join([*parts, *([f"lag {', '.join(lags)}"] if lags else []), amount])
 
 
-def _doubts(store: Store, variable: Variable, found: Match) -> list[str]:
+def _doubts(store: Store, variable: Variable, m: Match) -> list[str]:
     doubts = []
-    if found.lag is not None and found.lies_elsewhere:
-        doubts.append(f"low lies {_direction(store, found.lag)} of where high has it")
-    if found.comes_at_another_time and found.lag_hours is not None:
-        doubts.append(f"low comes {abs(found.lag_hours):g} h {'late' if found.lag_hours > 0 else 'early'}")
-    best = found.in_time if found.in_time is not None else found.in_space
+    if m.lag is not None and m.lies_elsewhere:
+        doubts.append(f"low lies {_direction(store, m.lag)} of where high has it")
+    if m.comes_at_another_time and m.lag_hours is not None:
+        doubts.append(f"low comes {abs(m.lag_hours):g} h {'late' if m.lag_hours > 0 else 'early'}")
+    best = m.in_time if m.in_time is not None else m.in_space
     if best is not None and best < WEAK:
         doubts.append("low says little of high")
     if _adds_up(variable):
-        if not TOTALS[0] <= found.ratio <= TOTALS[1]:
-            doubts.append("low has too much" if found.ratio > 1 else "low has too little")
-    elif abs(found.bias) > found.spread > 0:
+        if not TOTALS[0] <= m.ratio <= TOTALS[1]:
+            doubts.append("low has too much" if m.ratio > 1 else "low has too little")
+    elif abs(m.bias) > m.spread > 0:
         doubts.append("low lies beyond high's own range of values")
     return doubts
 

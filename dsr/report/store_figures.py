@@ -85,15 +85,15 @@ def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], wi
     return fig
 
 
-def matching(variable: Variable, found: Match) -> Figure:
+def matching(variable: Variable, m: Match) -> Figure:
     """Lag in space and in time, quantiles, bias by hour and by lead: a panel for each that there is."""
     panels: list[Callable[[Any], None]] = []
-    if np.isfinite(found.shifts).any():
-        panels.append(partial(_shifts, found=found))
-    if found.lags:
-        panels.append(partial(_lags, found=found))
-    panels.append(partial(_quantiles, variable=variable, found=found))
-    for groups, name in ((found.by_hour, "hour of day (UTC)"), (found.by_lead, "lead time (h)")):
+    if np.isfinite(m.shifts).any():
+        panels.append(partial(_shifts, m=m))
+    if m.lags:
+        panels.append(partial(_lags, m=m))
+    panels.append(partial(_quantiles, variable=variable, m=m))
+    for groups, name in ((m.by_hour, "hour of day (UTC)"), (m.by_lead, "lead time (h)")):
         if groups:
             panels.append(partial(_bias, groups=groups, name=name, units=variable.units))
     fig = empty_figure(11.1, 2.75)
@@ -105,33 +105,33 @@ def matching(variable: Variable, found: Match) -> Figure:
     return fig
 
 
-def _shifts(ax: Any, found: Match) -> None:
-    reach = len(found.shifts) // 2
+def _shifts(ax: Any, m: Match) -> None:
+    reach = len(m.shifts) // 2
     edge = reach + 0.5
-    drawn = ax.imshow(found.shifts, origin="lower", extent=(-edge, edge, -edge, edge), cmap="cividis", aspect="auto")
+    drawn = ax.imshow(m.shifts, origin="lower", extent=(-edge, edge, -edge, edge), cmap="cividis", aspect="auto")
     middle = np.mean(drawn.get_clim())
-    for (row, column), value in np.ndenumerate(found.shifts):
+    for (row, column), value in np.ndenumerate(m.shifts):
         if np.isfinite(value):
             ax.text(column - reach, row - reach, f"{value:.2f}".replace("0.", "."), ha="center", va="center",
                     fontsize=8, color="white" if value < middle else "black")  # fmt: skip
-    if found.lag is not None:
-        ax.plot(found.lag[1], found.lag[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
+    if m.lag is not None:
+        ax.plot(m.lag[1], m.lag[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.set_xticks(range(-reach, reach + 1))
     ax.set_yticks(range(-reach, reach + 1))
     dress(ax, "low so many columns on", "low so many rows on", "match by shift (low cells)", SMALL)
     ax.grid(False)
 
 
-def _lags(ax: Any, found: Match) -> None:
-    hours, values = list(found.lags), [np.nanmean(likeness) for likeness in found.lags.values()]
+def _lags(ax: Any, m: Match) -> None:
+    hours, values = list(m.lags), [np.nanmean(likeness) for likeness in m.lags.values()]
     ax.plot(hours, values, "-o", color=LOW, markersize=4, linewidth=1.4)
-    ax.plot(found.lag_hours, max(values), "+", color=HIGH, markersize=16, markeredgewidth=2.5)
+    ax.plot(m.lag_hours, max(values), "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.axvline(0, color="#777777", linewidth=1, linestyle="--")
     dress(ax, "low so much later (h)", "correlation", "match by lag in time", SMALL)
 
 
-def _quantiles(ax: Any, variable: Variable, found: Match) -> None:
-    low, coarse = found.quantiles
+def _quantiles(ax: Any, variable: Variable, m: Match) -> None:
+    low, coarse = m.quantiles
     ends = min(low[0], coarse[0]), max(low[-1], coarse[-1])
     ax.plot(ends, ends, color="#777777", linewidth=1, linestyle="--")
     ax.plot(coarse, low, "o", color=LOW, markersize=4)
