@@ -83,7 +83,11 @@ class Ridge:
         return sums
 
     def _choose(self, train: dict[int, list[Any]], validation: dict[int, list[Any]]) -> np.ndarray:
-        """(variable) the best of PENALTIES over the tiles of `validation`; the middle one where that split is empty."""
+        """(variable) the best of PENALTIES over the tiles of `validation`; the middle one where that split is empty.
+
+        In the eigenvectors of the training moments a penalty only shrinks each predictor's weights, so that all
+        penalties are judged by the same few products.
+        """
         count = len(self.features.high)
         errors = np.zeros((len(PENALTIES), count))
         for tile, (xx, xy) in validation.items():
@@ -91,11 +95,13 @@ class Ridge:
                 continue
             n, mean_x, mean_y, own, cross = _centred(*train[tile])
             values, vectors = np.linalg.eigh(own)
-            projected = vectors.T @ cross
-            for row, penalty in zip(errors, PENALTIES, strict=True):
-                w = vectors @ (projected / (np.maximum(values, 0)[:, None] + n * penalty))
-                w = np.vstack([w, mean_y - mean_x @ w])
-                row += (w * (xx @ w - 2 * xy)).sum(0).reshape(count, -1).sum(1)
+            there = _about(xx, xy, mean_x, mean_y)
+            moments, products = vectors.T @ there[0] @ vectors, vectors.T @ there[1]
+            projected = np.split(vectors.T @ cross, count, 1)  # of each variable (predictor, output)
+            shrink = 1 / (np.maximum(values, 0) + n * PENALTIES[:, None])  # (penalty, predictor)
+            for i, (weights, product) in enumerate(zip(projected, np.split(products, count, 1), strict=True)):
+                quadratic = moments * (weights @ weights.T)
+                errors[:, i] += ((shrink @ quadratic) * shrink).sum(1) - 2 * shrink @ (weights * product).sum(1)
         return PENALTIES[errors.argmin(0)] if errors.any() else np.full(count, PENALTIES[len(PENALTIES) // 2])
 
     def _weights(self, xx: np.ndarray, xy: np.ndarray, penalties: np.ndarray) -> np.ndarray:
@@ -113,9 +119,16 @@ class Ridge:
 
 def _centred(xx: np.ndarray, xy: np.ndarray) -> tuple[Any, ...]:
     """The count, the means of x and y, and the moments about them, from sums whose last x is 1."""
-    n = xx[-1, -1]
-    mean_x, mean_y = xx[-1, :-1] / n, xy[-1] / n
-    return n, mean_x, mean_y, xx[:-1, :-1] - n * np.outer(mean_x, mean_x), xy[:-1] - n * np.outer(mean_x, mean_y)
+    mean_x, mean_y = xx[-1, :-1] / xx[-1, -1], xy[-1] / xx[-1, -1]
+    return xx[-1, -1], mean_x, mean_y, *_about(xx, xy, mean_x, mean_y)
+
+
+def _about(xx: np.ndarray, xy: np.ndarray, mean_x: np.ndarray, mean_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The moments of x with x and with y about any means, from sums whose last x is 1."""
+    n, sum_x, sum_y = xx[-1, -1], xx[-1, :-1], xy[-1]
+    outer = np.outer(mean_x, sum_x)
+    own = xx[:-1, :-1] - outer - outer.T + n * np.outer(mean_x, mean_x)
+    return own, xy[:-1] - np.outer(mean_x, sum_y) - np.outer(sum_x, mean_y) + n * np.outer(mean_x, mean_y)
 
 
 def _extras(features: Features, samples: Samples) -> np.ndarray:

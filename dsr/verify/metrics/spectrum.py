@@ -17,17 +17,19 @@ def spectrum(fields: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarr
     from scipy.fft import dctn
 
     ny, nx = fields.shape[-2:]
-    wavelengths, share = _annuli(ny, nx, *spacing)
+    wavelengths, order, starts, counts = _annuli(ny, nx, *spacing)
     power = dctn(np.asarray(fields, np.float64), axes=(-2, -1), norm="ortho") ** 2 / (ny * nx)
-    return wavelengths, power.reshape(*power.shape[:-2], -1) @ share
+    by_ring = power.reshape(*power.shape[:-2], -1)[..., order]
+    return wavelengths, np.add.reduceat(by_ring, starts, axis=-1) / counts
 
 
 @lru_cache(maxsize=4)
-def _annuli(ny: int, nx: int, dy: float, dx: float) -> tuple[np.ndarray, np.ndarray]:
-    """The wavelength of each annulus, and (mode, bin) the share of each mode in its mean."""
+def _annuli(ny: int, nx: int, dy: float, dx: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The wavelength of each annulus; its modes, one annulus after the other; where each begins; how many it has."""
     ky, kx = np.arange(ny) / (2 * ny * dy), np.arange(nx) / (2 * nx * dx)
     width = max(ky[1], kx[1])
     ring = np.rint(np.hypot(ky[:, None], kx[None]) / width).astype(int).ravel()
     rings = np.arange(1, int(1 / (2 * max(dy, dx) * width)) + 1)
-    member = (ring == rings[:, None]).astype(np.float64)
-    return 1 / (rings * width), (member / member.sum(1, keepdims=True)).T
+    order = np.argsort(ring, kind="stable")
+    starts, ends = (np.searchsorted(ring[order], rings, side) for side in ("left", "right"))
+    return 1 / (rings * width), order[: ends[-1]], starts, ends - starts
