@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dsr import __version__
+import dsr
 from dsr.errors import UserError
 
 FILE = click.Path(path_type=Path)
@@ -67,7 +67,7 @@ class Guarded(click.Group):
                 raise
             message = str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {error}"
             if "://" in message:
-                from dsr.data.remote import without_credentials
+                from dsr.urls import without_credentials
 
                 message = without_credentials(message)
             click.echo(f"error: {message}", err=True)
@@ -85,7 +85,7 @@ class LauncherOption(click.Option):
 
 
 @click.group(cls=Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="dsr")
+@click.version_option(dsr.__version__, prog_name="dsr")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Deep downscaling of weather forecasts, with strong scaling that is exact to the bit."""
@@ -113,9 +113,9 @@ def data() -> None:
 @click.option("--control", is_flag=True, help="Flat terrain and no moisture: nearly linear, as a check.")
 def simulate(store: Path, seed: int, control: bool) -> None:
     """Run the built-in physical model at both resolutions and write a paired STORE."""
-    from dsr.data.simulate import Settings, simulate
+    from dsr.data.simulate import Settings
 
-    simulate(store, Settings(seed=seed, flat=control, dry=control))
+    dsr.simulate(store, Settings(seed=seed, flat=control, dry=control))
 
 
 @data.command()
@@ -133,11 +133,9 @@ def simulate(store: Path, seed: int, control: bool) -> None:
 @click.option("--append", is_flag=True, help="Add the later runs that the STORE lacks; readers see the old or the new.")
 def prepare(**options: Any) -> None:
     """Turn archives (NetCDF, GRIB, Zarr) into a paired store, by options or by a RECIPE.json."""
-    from dsr.data.prepare import prepare_from_options
-
     if options["output"] is None and not options["dry_run"]:
         raise UserError("-o STORE is missing: where the store is to be written")
-    click.echo(prepare_from_options(**options))
+    click.echo(dsr.prepare(**options))
 
 
 @data.command()
@@ -184,11 +182,9 @@ def plan(
         from dsr.cluster.check import check as same_bits
 
         sys.exit(0 if same_bits(config, overrides, store) else 1)
-    from dsr import task
-    from dsr.scaling.table import cells, table
+    from dsr.scaling.table import table
 
-    counts, resolved = gpu_counts(gpus), task.resolve(config, overrides, store)
-    result = cells(resolved.experiment, resolved.samples, counts)
+    result = dsr.plan(config, gpu_counts(gpus), store=store, overrides=overrides)
     show(json.dumps(result, indent=2) if as_json else table(result))
 
 

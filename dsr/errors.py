@@ -9,7 +9,7 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         if "://" in message:
-            from dsr.data.remote import without_credentials
+            from dsr.urls import without_credentials
 
             message = without_credentials(message)
         super().__init__(message)

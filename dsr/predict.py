@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +12,14 @@ import numpy as np
 
 from dsr import __version__
 from dsr.data import output as outputs
-from dsr.data.archive import open_archive, static_fields
+from dsr.data.archive import Archive, open_archive, open_dataset, static_fields
 from dsr.data.calendar import when
+from dsr.data.cautions import Reach, other_calendar, other_intervals
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.grid import EDGE, Grid, block_mean
 from dsr.data.joined import Joined
-from dsr.data.pairing import AnyArchive, intervals
+from dsr.data.pairing import AnyArchive
 from dsr.data.series import Frame
 from dsr.errors import UserError
 from dsr.models.networks import NETWORKS
@@ -25,9 +28,10 @@ from dsr.run import Run
 from dsr.run.checkpoints import read_model
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
-    from dsr.data.store import Variable
+    import torch
+    import xarray as xr
 
 POINTS = 2**20  # high-resolution points that go through the network at once, so that memory is bounded
 
@@ -120,109 +124,173 @@ def predict(
     if static and not grid:
         raise UserError("--static goes with --grid: for its own domain the network has its static fields")
     network = load(Run(run).model)
-    domain, features = network.domain, replace(network.features, fill=fill or network.features.fill)
-    archive = _open(inputs, network)
-    features = replace(features, calendar=archive.calendar)
-    high = open_archive([str(grid)], static=True).grid if grid else domain.high
-    factor = _coarsening(domain, archive.grid, high)
-    low_grid = archive.grid.coarsened(factor) if factor > 1 else archive.grid
-    cells = archive.grid.area() if factor > 1 else None
-    rows, columns = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
-    if grid:
-        features = _elsewhere(network, features, high, low_grid, static)
-        module = _module(network.description, features, network.module.state_dict())
-        network = replace(network, module=module)
-    trained_on, network = network.features, replace(network, features=features)
-    reach = _Reach.of(features)
-    members = None if features.ensemble or archive.members is None else _numbers(archive.members)
-    order = _order(archive)
-    init_time, lead_time = archive.init_time[order], archive.lead_time[order]
-    with (
-        bar() as progress,
-        outputs.create(
-            output,
-            high,
-            features.high,
-            init_time,
-            lead_time,
-            bounds=_bounds(network, archive, order),
-            members=members,
-            calendar=archive.calendar,
-            attributes=_attributes(run, network, archive),
-        ) as arrays,
-    ):
-        task = progress.add_task("predict", total=len(order))
-        for i, frame in enumerate(order.tolist()):
-            low = archive.read(frame)
-            low = low if cells is None else block_mean(low, cells, factor)
-            if features.ensemble and archive.members is None:
-                low = low[None]  # one forecast is its own control, and its own mean
-            low = low[..., rows, columns] if members else low[None, ..., rows, columns]
-            reach.add(low)
-            try:
-                fields = network(low, np.full(len(low), init_time[i]), np.full(len(low), lead_time[i]))
-            except UserError as error:
-                raise UserError(f"{archive.name}, {when(archive.frames[frame], archive.calendar)}: {error}") from None
-            for variable, field in zip(features.high, fields.swapaxes(0, 1), strict=True):
-                arrays[variable.name][..., i, :, :] = field if members else field[0]
+    archive = _open(network, functools.partial(open_archive, inputs))
+    forecast = Forecast.of(run, network, archive, fill=fill, grid=grid, static=static)
+    with bar() as progress, outputs.create(output, **forecast.layout) as arrays:
+        task = progress.add_task("predict", total=len(forecast.order))
+        for i in range(len(forecast.order)):
+            for variable, field in zip(forecast.network.features.high, forecast.fields(i), strict=True):
+                arrays[variable.name][..., i, :, :] = field
             progress.advance(task)
-    cautions = [*_other_calendar(trained_on, features), *reach.cautions()]
-    return "\n".join([_summary(output, network, archive, high, factor), *cautions])
+    return "\n".join([f"{output}: {forecast.summary()}", *forecast.cautions()])
 
 
-@dataclass
-class _Reach:
-    """How far the low fields given to a network reach beyond those of its training, for each variable."""
+def downscaler(run: Path | str) -> Callable[[xr.Dataset], xr.Dataset]:
+    """The trained network of a run's folder, as a function from a low-resolution dataset to a high-resolution one.
 
-    variables: list[Variable]
-    trained: dict[str, np.ndarray]  # minimum, maximum, std: (variable) float64
-    lowest: np.ndarray
-    highest: np.ndarray
-    beyond: np.ndarray  # (variable) int64: the values more than one standard deviation beyond minimum or maximum
-    count: np.ndarray
+    The dataset that goes in holds the training's low variables as `dsr predict` takes them: [member,] time, y, x, in
+    any units that convert. What comes out is what `dsr predict` writes: float32 ([realization,] time, y, x) in the
+    training's units, with CF attributes. Where the input has dask arrays the output has them too, one chunk for each
+    forecast, and nothing is read or computed before it is asked for. What may be wrong is a UserWarning.
+
+    Raises UserError where there is no trained network, or the dataset does not fit it.
+    """
+    network = load(Run(Path(run)).model)
+
+    def downscale(dataset: xr.Dataset) -> xr.Dataset:
+        archive = _open(network, functools.partial(open_dataset, dataset))
+        forecast = Forecast.of(Path(run), network, archive)
+        result = forecast.dataset(lazy=bool(dataset.chunks))
+        for caution in forecast.cautions():
+            warnings.warn(caution, stacklevel=2)
+        return result
+
+    return downscale
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Low-resolution forecasts and the network that downscales them, one time and lead after the other."""
+
+    run: Path
+    network: Network  # for the grid `high`
+    trained_on: Features
+    archive: AnyArchive
+    high: Grid
+    factor: int  # by which the input is coarsened
+    part: tuple[Any, Any]  # rows and columns of the low grid that the network takes
+    order: np.ndarray  # (time) int64: the archive's frames
+    reach: Reach
 
     @classmethod
-    def of(cls, features: Features) -> _Reach:
-        keys, n = ("minimum", "maximum", "std"), len(features.low)
-        trained = {key: np.array([features.statistics["low"][v.name][key] for v in features.low]) for key in keys}
-        return cls(features.low, trained, np.full(n, np.inf), np.full(n, -np.inf), np.zeros(n, int), np.zeros(n, int))
+    def of(
+        cls,
+        run: Path,
+        network: Network,
+        archive: AnyArchive,
+        *,
+        fill: bool = False,
+        grid: Path | None = None,
+        static: Path | None = None,
+    ) -> Forecast:
+        """Raises UserError where the archive does not fit the network, or the network that grid."""
+        domain = network.domain
+        features = replace(network.features, fill=fill or network.features.fill, calendar=archive.calendar)
+        high = open_archive([str(grid)], static=True).grid if grid else domain.high
+        factor = _coarsening(domain, archive.grid, high)
+        low_grid = archive.grid.coarsened(factor) if factor > 1 else archive.grid
+        part = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
+        module = network.module
+        if grid:
+            features = _elsewhere(network, features, high, low_grid, static)
+            module = _module(network.description, features, network.module.state_dict())
+        fitted = replace(network, features=features, module=module)
+        order = _order(archive)
+        return cls(run, fitted, network.features, archive, high, factor, part, order, Reach.of(features))
 
-    def add(self, low: np.ndarray) -> None:
-        """Count fields, (n, [member,] variable, y, x) in physical units; what is missing is left out."""
-        values = np.moveaxis(low, -3, 0).reshape(len(self.variables), -1)
-        least, most = (self.trained[key][:, None] for key in ("minimum", "maximum"))
-        std = self.trained["std"][:, None]
-        self.lowest = np.fmin(self.lowest, np.fmin.reduce(values, axis=1))
-        self.highest = np.fmax(self.highest, np.fmax.reduce(values, axis=1))
-        self.beyond += ((values < least - std) | (values > most + std)).sum(1)
-        self.count += np.isfinite(values).sum(1)
+    @property
+    def members(self) -> list[int] | None:
+        """The numbers of the output's members; None where it has none."""
+        archive = self.archive
+        return None if self.network.features.ensemble or archive.members is None else _numbers(archive.members)
+
+    @functools.cached_property
+    def cells(self) -> np.ndarray | None:
+        """(y, x) areas of the input's cells, where it is coarsened."""
+        return self.archive.grid.area() if self.factor > 1 else None
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The output, as `dsr.data.output.describe` takes it."""
+        return {
+            "grid": self.high,
+            "variables": self.network.features.high,
+            "init_time": self.archive.init_time[self.order],
+            "lead_time": self.archive.lead_time[self.order],
+            "bounds": _bounds(self.network, self.archive, self.order),
+            "members": self.members,
+            "calendar": self.archive.calendar,
+            "attributes": _attributes(self.run, self.network, self.archive),
+        }
+
+    def fields(self, i: int) -> np.ndarray:
+        """(variable, [member,] y, x) float32 of the i-th time. Raises UserError for values that cannot be."""
+        archive, frame = self.archive, int(self.order[i])
+        low = archive.read(frame)
+        low = low if self.cells is None else block_mean(low, self.cells, self.factor)
+        if self.network.features.ensemble and archive.members is None:
+            low = low[None]  # one forecast is its own control, and its own mean
+        rows, columns = self.part
+        low = low[..., rows, columns] if self.members else low[None, ..., rows, columns]
+        self.reach.add(low)
+        init, lead = (np.full(len(low), times[frame]) for times in (archive.init_time, archive.lead_time))
+        try:
+            fields = self.network(low, init, lead)
+        except UserError as error:
+            raise UserError(f"{archive.name}, {when(archive.frames[frame], archive.calendar)}: {error}") from None
+        return fields.swapaxes(0, 1) if self.members else fields[0]
+
+    def dataset(self, lazy: bool) -> xr.Dataset:
+        """The output in memory, or as dask arrays with one chunk for each time."""
+        import xarray as xr
+
+        from dsr.data.decoding.lazy import Key, computed
+
+        coordinates, dims, attributes = outputs.describe(**self.layout)
+        along = dims[-3]
+        stacked = (along, "variable", *(dim for dim in dims if dim != along))
+        sizes = {**coordinates.sizes, "variable": len(attributes)}
+
+        def compute(key: Key) -> np.ndarray:
+            times = range(len(self.order))[key[0]]
+            if isinstance(times, int):
+                return self.fields(times)[key[1:]]
+            return np.stack([self.fields(i) for i in times])[(slice(None), *key[1:])]
+
+        shape = tuple(sizes[dim] for dim in stacked)
+        fields = xr.DataArray(computed(stacked, shape, {}, compute, np.float32))
+        fields = fields.chunk({along: 1}, lock=True) if lazy else fields.load()
+        values = {
+            name: fields.isel(variable=i).transpose(*dims).assign_attrs(attributes[name])
+            for i, name in enumerate(attributes)
+        }
+        return xr.decode_cf(coordinates.assign(values), decode_timedelta=True)
+
+    def summary(self) -> str:
+        """What the output holds, in a few lines for people."""
+        archive, names = self.archive, ", ".join(v.name for v in self.network.features.high)
+        runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
+        lines = [
+            f"{names} on {self.high.describe()}",
+            f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0), archive.calendar)}; "
+            f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
+        ]
+        if self.factor > 1:
+            lines.append(f"the input was coarsened x{self.factor}, as in training")
+        lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
+        return "\n".join(lines)
 
     def cautions(self) -> list[str]:
-        """One line for each variable that reaches far beyond its training."""
-        return [
-            f"caution: {variable.name} is {self.lowest[i]:.4g} to {self.highest[i]:.4g} {variable.units} in the input, "
-            f"{self.trained['minimum'][i]:.4g} to {self.trained['maximum'][i]:.4g} in training; "
-            f"{100 * self.beyond[i] / self.count[i]:.2g} % of its values lie beyond that by more than a standard "
-            f"deviation ({self.trained['std'][i]:.3g})"
-            for i, variable in enumerate(self.variables)
-            if self.beyond[i]
-        ]
+        """How the input differs from that of training, as far as it has been read."""
+        lengths = other_intervals(self.network.domain, self.archive)
+        return [*lengths, *other_calendar(self.trained_on, self.network.features), *self.reach.cautions()]
 
 
-def _other_calendar(trained_on: Features, features: Features) -> list[str]:
-    if not features.seasonal or features.calendar == trained_on.calendar:
-        return []
-    return [
-        f"caution: the input's calendar is {features.calendar}, that of training was {trained_on.calendar}; the season "
-        "is taken from how far a date is in its own year"
-    ]
-
-
-def _open(inputs: list[str], network: Network) -> AnyArchive:
+def _open(network: Network, opened: Callable[..., Archive]) -> AnyArchive:
     """The network's low variables, read as the training's recipe says and in the training's units."""
     features, domain = network.features, network.domain
     archives = [
-        open_archive(inputs, choices, own_names=True, **domain.low_options(number))
+        opened(choices, own_names=True, **domain.low_options(number))
         for number, choices in enumerate(domain.choices("low", features.low))
     ]
     archive = archives[0] if len(archives) == 1 else Joined(archives)
@@ -317,22 +385,3 @@ def _attributes(run: Path, network: Network, archive: AnyArchive) -> dict[str, s
         "source": f"dsr {__version__}: network {name} of {run}, from {archive.name}",
         **({"comment": f"The network was trained on: {citation}"} if citation else {}),
     }
-
-
-def _summary(output: Path, network: Network, archive: AnyArchive, high: Grid, factor: int) -> str:
-    runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
-    lines = [
-        f"{output}: {', '.join(v.name for v in network.features.high)} on {high.describe()}",
-        f"times: {len(archive.frames)}; runs: {len(runs)}, the first {when((int(runs[0]), 0), archive.calendar)}; "
-        f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
-    ]
-    if factor > 1:
-        lines.append(f"the input was coarsened x{factor}, as in training")
-    lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
-    usual = network.domain.interval[1] - network.domain.interval[0]
-    for name, given in intervals(archive).items():
-        lengths = sorted({round((end - start) * 3600) for start, end in given})
-        if lengths != [usual]:
-            hours = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
-            lines.append(f"caution: {name} is over {hours} h; in training it was over {usual / 3600:g} h")
-    return "\n".join(lines)

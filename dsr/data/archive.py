@@ -11,6 +11,7 @@ import numpy as np
 from dsr.data import names
 from dsr.data.calendar import when
 from dsr.data.choice import Choice, by_name, choose
+from dsr.data.decoding import Held, series_of
 from dsr.data.files import find
 from dsr.data.grid import Grid
 from dsr.data.interpolate import Interpolation
@@ -148,8 +149,40 @@ def open_archive(
     Raises UserError: no such file, unreadable, a missing variable, no time, different grids, unknown intervals.
     """
     files = find(patterns, root)
-    series = open_files(files, crs)
     name = patterns[0] if len(patterns) == 1 else f"{patterns[0]} and {len(patterns) - 1} more"
+    return _archive(
+        name,
+        [file.name for file in files],
+        open_files(files, crs),
+        variables,
+        members=members,
+        static=static,
+        own_names=own_names,
+        offset_hours=offset_hours,
+        rotate_winds=rotate_winds,
+    )
+
+
+def open_dataset(
+    dataset: Any, variables: dict[str, Choice] | None = None, *, crs: Any = None, **options: Any
+) -> Archive:
+    """An xarray Dataset, lazy or not, as an Archive; the arguments and errors are those of `open_archive`."""
+    name = "the dataset"
+    return _archive(name, [name], series_of(Held.of(dataset, name), name, crs=crs), variables, **options)
+
+
+def _archive(
+    name: str,
+    files: list[str],
+    series: list[Series],
+    variables: dict[str, Choice] | None,
+    *,
+    members: Sequence[int | str] | None = None,
+    static: bool = False,
+    own_names: bool = False,
+    offset_hours: float = 0.0,
+    rotate_winds: bool = False,
+) -> Archive:
     if not series:
         raise UserError(
             f"{name}: holds no variable with rows and columns (latitude and longitude, or projected y and x)"
@@ -167,7 +200,7 @@ def open_archive(
     quantities = [
         Quantity(key, several, (variables or {}).get(key, Choice()), static) for key, several in chosen.items()
     ]
-    archive = Archive(name, [file.name for file in files], quantities, rotate_winds)
+    archive = Archive(name, files, quantities, rotate_winds)
     if variables is None:
         archive.notes += [
             f"{name}: {key} is a direction, and left out: take the wind's components"

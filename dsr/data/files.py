@@ -9,8 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsr.data.remote import cached, copies, without_credentials
+from dsr.data.remote import cached, copies
 from dsr.errors import Missing, UserError, first_line
+from dsr.urls import without_credentials
 
 UNPACK: dict[bytes, Any] = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsr.data.remote import cleaned
 from dsr.errors import Missing, UserError
+from dsr.urls import cleaned
 
 FORMAT = 2  # of a store; 1 had no manifest
 SUMS, MANIFEST, PROVENANCE = "SHA256SUMS", "manifest.json", "provenance.json"

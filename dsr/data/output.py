@@ -14,10 +14,10 @@ from dsr import __version__
 from dsr.data.calendar import EPOCH
 from dsr.data.domain import Domain
 from dsr.data.grid import Grid
-from dsr.data.remote import cleaned
 from dsr.data.store import Store, Variable
 from dsr.errors import UserError
 from dsr.files import whole_file, whole_folder
+from dsr.urls import cleaned
 
 CONVENTIONS = "CF-1.11"
 SUFFIXES = (".nc", ".zarr")
@@ -35,8 +35,20 @@ def check(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def create(
-    path: Path,
+def create(path: Path, *layout: Any, **more: Any) -> Iterator[dict[str, Any]]:
+    """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
+
+    The other arguments are those of `describe`. Compressed without loss.
+    """
+    coordinates, dims, attributes = describe(*layout, **more)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    coordinates.attrs["history"] = f"{now}: written by dsr {__version__}"
+    write = _netcdf if path.suffix == ".nc" else _zarr
+    with write(path, coordinates, dims, attributes) as arrays:
+        yield arrays
+
+
+def describe(
     grid: Grid,
     variables: Sequence[Variable],
     init_time: np.ndarray,
@@ -46,14 +58,13 @@ def create(
     bounds: np.ndarray | None = None,
     members: Sequence[int] | None = None,
     calendar: str = "proleptic_gregorian",
-) -> Iterator[dict[str, Any]]:
-    """Yield {variable: array} to be filled: `arrays["t"][..., i, :, :] = field`, float32, ([realization,] time, y, x).
+) -> tuple[Any, tuple[str, ...], dict[str, dict[str, str]]]:
+    """All of a forecast but its fields: (dataset of undecoded coordinates, fields' dimensions, {variable: attributes}).
 
-    init_time and lead_time: (n) int64 seconds; bounds: (n, 2)
-    int64 seconds, between which sums, means and extremes hold; attributes: the file's title and source. Valid times
-    that rise make the dimension `time`. Where several runs verify at the same time, CF allows no such coordinate: the
-    dimension is then `forecast`, and time, forecast_reference_time and forecast_period lie along it. Compressed
-    without loss.
+    init_time and lead_time: (n) int64 seconds; bounds: (n, 2) int64 seconds, between which sums, means and extremes
+    hold; attributes: title and source. Valid times that rise make the dimension `time`. Where several runs verify at
+    the same time, CF allows no such coordinate: the dimension is then `forecast`, and time, forecast_reference_time
+    and forecast_period lie along it.
     """
     along = "time" if np.all(np.diff(init_time + lead_time) > 0) else "forecast"
     coordinates = _horizontal(grid.to_dataset()).assign_coords(_times(init_time, lead_time, bounds, along, calendar))
@@ -61,12 +72,8 @@ def create(
         realization = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         coordinates = coordinates.assign_coords(realization=("realization", np.array(members, np.int32), realization))
     dims = (*(["realization"] if members is not None else []), along, *_rows_and_columns(coordinates))
-    history = f"{datetime.now(UTC).isoformat(timespec='seconds')}: written by dsr {__version__}"
-    coordinates.attrs = {"Conventions": CONVENTIONS, **cleaned(attributes), "history": history}
-    described = {variable.name: _attributes(variable, coordinates, dims) for variable in variables}
-    write = _netcdf if path.suffix == ".nc" else _zarr
-    with write(path, coordinates, dims, described) as arrays:
-        yield arrays
+    coordinates.attrs = {"Conventions": CONVENTIONS, **cleaned(attributes)}
+    return coordinates, dims, {variable.name: _attributes(variable, coordinates, dims) for variable in variables}
 
 
 def covers_period(variable: Variable) -> bool:

@@ -20,11 +20,11 @@ from dsr.data.limits import Window
 from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
 from dsr.data.registration import FEW
-from dsr.data.remote import cleaned
 from dsr.data.split import by_region, by_time, of_dates
 from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
 from dsr.errors import Missing, UserError
+from dsr.urls import cleaned
 
 LOOKED_AT = 12, 60  # pairs whose fields are read before anything is written: of large fields, and of small ones
 MANY = 2**25  # values of the fields that are read then
@@ -73,9 +73,9 @@ def _append(recipe: Recipe, output: Path) -> str:
 
 
 def prepare_from_options(
+    recipe: Path | str | None = None,
     *,
-    recipe: Path | None,
-    output: Path | None,
+    output: Path | str | None = None,
     dry_run: bool = False,
     append: bool = False,
     high: Sequence[str] = (),
@@ -85,15 +85,19 @@ def prepare_from_options(
     gap: float | None = None,
     pairing: str | None = None,
     split: str | None = None,
-    root: Path | None = None,
+    root: Path | str | None = None,
 ) -> str:
-    """`prepare` for the command line: a recipe's path, or the options that stand for one."""
+    """`prepare` by a recipe's path, or by options that take its place; the arguments are those of `dsr data prepare`.
+
+    `gap` is in hours. Returns what the store is, for people; raises as `prepare` does.
+    """
+    output, root = (Path(path) if path else None for path in (output, root))
     if recipe is not None:
         if high or low or static or factor or pairing or split:
             raise UserError(
                 f"give either the recipe {recipe} or --high, --low, --static, --factor, --pairing and --split"
             )
-        return prepare(load(recipe, root, gap), output, dry_run, append)
+        return prepare(load(Path(recipe), root, gap), output, dry_run, append)
     if not high:
         raise UserError("give a recipe, or an archive with --high")
     if split == "region" and gap:

@@ -92,7 +92,7 @@ class Settings:
         return self.high_variables + ([] if self.dry else [VARIABLES["q"]])
 
 
-def simulate(path: Path, settings: Settings = Settings()) -> None:
+def simulate(path: Path | str, settings: Settings = Settings()) -> None:
     """Run the model for every initial state at both resolutions and write the store `path`.
 
     The same settings give the same fingerprint on the same machine. Raises UserError if `path` exists.
@@ -102,7 +102,7 @@ def simulate(path: Path, settings: Settings = Settings()) -> None:
 
     runs = np.arange(settings.runs)
     groups = [runs[start : start + RUNS_AT_ONCE] for start in range(0, len(runs), RUNS_AT_ONCE)]
-    with Writer(path, layout(settings)) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Writer(Path(path), layout(settings)) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(lambda group: [*forecasts(settings, group)], groups)
         for group, pairs in track(
             zip(groups, done, strict=True), "simulating", total=len(groups), console=Console(stderr=True)

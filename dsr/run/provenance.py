@@ -26,7 +26,7 @@ def environment(
     `devices` and `model` describe the devices and name their kind, `threads` is the number per rank, `fingerprint` is
     the store's, and `packages` are those outside dsr that the run's components come from.
     """
-    from dsr.data.remote import cleaned
+    from dsr.urls import cleaned
 
     return {
         "python": platform.python_version(),

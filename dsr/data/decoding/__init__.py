@@ -45,6 +45,27 @@ class Opened:
         return _dataset(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A dataset in memory, in the place of one that is `Opened`."""
+
+    data: Any
+    path: str  # its name for people
+
+    @classmethod
+    def of(cls, dataset: Any, name: str) -> "Held":
+        """The dataset as it would have been opened with OPTIONS; its values, lazy or not, stay as they are."""
+        import xarray as xr
+
+        dates = {n: xr.conventions.encode_cf_variable(v) for n, v in dataset.variables.items() if v.dtype.kind == "O"}
+        undecoded = dataset.assign({name: variable for name, variable in dates.items() if variable.dtype.kind in "iuf"})
+        options = {key: value for key, value in OPTIONS.items() if key != "cache"}
+        return cls(xr.decode_cf(undecoded, mask_and_scale=False, **options), name)
+
+    def dataset(self) -> Any:
+        return self.data
+
+
 @lru_cache(maxsize=64)
 def _dataset(opened: Opened) -> Any:
     return opened.function(opened.path, *opened.arguments)
@@ -54,7 +75,7 @@ def _dataset(opened: Opened) -> Any:
 class Reader:
     """Reads fields of one variable: `reader(index along dims) -> ([member,] y, x)`."""
 
-    opened: Opened
+    opened: Opened | Held
     name: str
     dims: tuple[str, ...]  # of frames
     member: str | None  # the dimension of members
@@ -99,7 +120,7 @@ def _hold(chunk: Chunk, block: np.ndarray) -> None:
         _BLOCKS.popitem(last=False)
 
 
-def series_of(opened: Opened, file: str, *, crs: Any = None) -> list[Series]:
+def series_of(opened: Opened | Held, file: str, *, crs: Any = None) -> list[Series]:
     """The series of a dataset that was opened with OPTIONS: one for each variable with rows and columns, and level.
 
     `file` is its name for people; `crs` is what a recipe says of the projection. Raises UserError, naming the file and
@@ -143,7 +164,13 @@ def _corner_notes(dataset: Any, *dims: str) -> list[str]:
 
 
 def _series(
-    opened: Opened, file: str, array: Any, dims: dict[Any, str], roles: dict[str, str | None], frames: Frames, crs: Any
+    opened: Opened | Held,
+    file: str,
+    array: Any,
+    dims: dict[Any, str],
+    roles: dict[str, str | None],
+    frames: Frames,
+    crs: Any,
 ) -> Iterator[Series]:
     grid, note = place.grid(array, dims["y"], dims["x"], crs)
     told = statistic(array.attrs)

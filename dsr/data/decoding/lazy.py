@@ -12,15 +12,19 @@ Key = tuple[int | slice, ...]
 
 
 class _Computed(BackendArray):
-    def __init__(self, shape: tuple[int, ...], compute: Callable[[Key], np.ndarray]):
-        self.shape, self.dtype, self.compute = shape, np.dtype(np.float64), compute
+    def __init__(self, shape: tuple[int, ...], compute: Callable[[Key], np.ndarray], dtype: type[np.floating]):
+        self.shape, self.dtype, self.compute = shape, np.dtype(dtype), compute
 
     def __getitem__(self, key: Any) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self.compute)
 
 
 def computed(
-    dims: tuple[Any, ...], shape: tuple[int, ...], attributes: dict[Any, Any], compute: Callable[[Key], np.ndarray]
+    dims: tuple[Any, ...],
+    shape: tuple[int, ...],
+    attributes: dict[Any, Any],
+    compute: Callable[[Key], np.ndarray],
+    dtype: type[np.floating] = np.float64,
 ) -> xr.Variable:
-    """A float64 variable; `compute(key)` gives the part that `key`, an int or a slice along each dimension, names."""
-    return xr.Variable(dims, indexing.LazilyIndexedArray(_Computed(shape, compute)), attributes)
+    """A lazy variable; `compute(key)` gives the part that `key`, an int or a slice along each dimension, names."""
+    return xr.Variable(dims, indexing.LazilyIndexedArray(_Computed(shape, compute, dtype)), attributes)
