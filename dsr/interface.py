@@ -158,9 +158,10 @@ class Run:
     def report(self) -> Path:
         """Write the report of the last evaluation, or of one that is made now: the path of the HTML page."""
         from dsr.config import read_json
+        from dsr.report import evaluation as report
         from dsr.run import Run as Folder
-        from dsr.verify import report
+        from dsr.verify.evaluation import Evaluation
 
         file = Folder(self.path).evaluation
-        result = read_json(file) if file.exists() else self.evaluate().to_json()
+        result = Evaluation.from_json(read_json(file)) if file.exists() else self.evaluate()
         return report.write(self.path, result)

@@ -18,6 +18,7 @@ FORBIDDEN = {  # room -> rooms that none of its modules imports, at any depth of
     "data": ("cluster", "train", "study", "predict", "cli", "run", "models", "scaling"),
     "verify": ("cluster", "train", "study", "cli"),
     "predict": ("cluster", "train", "study", "verify", "cli"),
+    "report": ("cluster", "train", "predict", "cli"),
     "cluster": ("train", "study", "verify", "predict"),
     "train": ("cluster", "study", "cli", "predict"),
     "study": ("train",),

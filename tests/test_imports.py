@@ -53,3 +53,10 @@ def test_any_order_of_imports(order, tmp_path):
     code = USE.format(root=str(ROOT), order=order)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("first", ["torch", "eccodes", "netCDF4"])
+def test_dsr_after_another_library(first):
+    code = f"import {first}, dsr\ndsr.load\nimport pyproj, torch, netCDF4\nprint(dsr.open_store.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "open\n", "")

@@ -14,10 +14,11 @@ from fsspec.implementations.dirfs import DirFileSystem
 from dsr import __version__
 from dsr.data.output import export_forecast
 from dsr.data.prepare import prepare_from_options
-from dsr.data.remote import cached, cleaned, without_credentials
+from dsr.data.remote import cached
 from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.run.provenance import environment
+from dsr.urls import cleaned, without_credentials
 
 from .archives import analysis
 
