@@ -7,7 +7,7 @@ import numpy as np
 
 from dsr.data import names
 from dsr.data.accumulation import Made, disjoint
-from dsr.data.accumulation.rules import PACKED, with_starts
+from dsr.data.accumulation.rules import PACKED, check_hours, with_starts
 from dsr.data.choice import Choice
 from dsr.data.decoding.statistic import METHODS
 from dsr.data.limits import EVERYWHERE, limit, within
@@ -168,6 +168,7 @@ class Quantity:
 
     def _made(self) -> dict[Frame, Made]:
         unknown = [span for span in self.table if span.start is None]
+        forecasts = any(span.frame.lead for span in self.table)
         self.told = not unknown  # whether the files themselves say over which intervals they sum
         try:
             if unknown and self.statistic == "sum":
@@ -180,13 +181,16 @@ class Quantity:
                     tolerance=2 * max(one.precision for one in self.series),
                 )
                 self.table = self._renamed(starts)
-                self.notes += [f"{self.name} {note}"] if note else []
+                used = any(span.frame.lead for span in unknown) or not forecasts  # not the start of a run
+                self.notes += [f"{self.name} {note}"] if note and used else []
             elif unknown and self.choice.hours:
+                precision = 2 * max(one.precision for one in self.series)
+                note = check_hours(unknown, self._raw, self.statistic, self.choice.hours, precision)
+                self.notes += [f"{self.name} {note}"] if note else []
                 seconds = round(self.choice.hours * 3600)
                 self.table = self._renamed({span: span._replace(start=span.end - seconds) for span in unknown})
             elif self.statistic == "sum":
                 self._check_said()
-            forecasts = any(span.frame.lead for span in self.table)
             kept = [s for s in self.table if not (forecasts and self.choice.hours and (s.start or 0) < 0)]  # in the run
             return disjoint(kept, self.statistic, self.choice.hours)
         except UserError as error:

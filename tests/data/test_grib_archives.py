@@ -87,3 +87,4 @@ def test_two_archives_that_are_paired(tmp_path, low, high, recipe, pairs):
     store, _ = prepared(tmp_path, recipe)
     for part, archive in archives.items():
         check(store, part, archive, pairs)
+    assert not any("is taken as" in problem for problem in store.attributes["provenance"]["problems"])

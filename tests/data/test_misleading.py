@@ -94,3 +94,16 @@ def test_bounds_of_a_falling_axis_and_bounds_that_hold_nothing(tmp_path):
         else:
             archive = open_archive([path])
             assert archive.interval("pr", archive.frames[0]) == (-3600, 0)
+
+
+def test_a_maximum_since_the_start_of_a_run_is_none_over_hours(tmp_path):
+    data = forecasts(2, tuple(range(1, 7)))[["t2m"]]
+    data["t2m"].attrs["cell_methods"] = "time: maximum"
+    draws = np.random.default_rng(0).normal(280, 3, data["t2m"].shape).astype(np.float32)
+    lead = data["t2m"].dims.index("lead_time")
+    of_the_hour = data.assign(t2m=data["t2m"].copy(data=draws))
+    since_start = data.assign(t2m=data["t2m"].copy(data=np.maximum.accumulate(draws, axis=lead)))
+    archive = open_archive([saved(of_the_hour, tmp_path / "hour.nc")], {"t2m": Choice(hours=1)})
+    assert not archive.notes and np.isin(archive.read(3)[0], draws).all()
+    with pytest.raises(UserError, match="a maximum over 1 h: it never falls"):
+        open_archive([saved(since_start, tmp_path / "start.nc")], {"t2m": Choice(hours=1)})

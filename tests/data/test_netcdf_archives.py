@@ -43,6 +43,7 @@ def test_a_recipe_takes_from_files_what_they_hold(tmp_path, name):
     archive = opened(tmp_path, name)
     assert archive.grid.shape == truth.latitude.shape and cells_off(archive.grid, truth) < 1e-3
     assert archive.calendar == truth.calendar
+    assert not any("is taken as" in note and "means" not in note for note in archive.notes)
     valid = cftime.num2date(archive.init_time + archive.lead_time, "seconds since 1970-01-01", truth.calendar)
     assert [time.isoformat() for time in valid] == list(truth.times)
     assert [v.name for v in archive.variables] == list(truth.fields)

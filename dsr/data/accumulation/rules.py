@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,10 @@ WINDOW = 26  # frames that are read together: a day of hours, and where the next
 PACKED = 1e-3  # of the largest total: by so much it may fall in a file that was packed once
 WINDOWS = 6  # of them, spread over the archive
 FEW = 3  # wet steps: fewer show nothing
+ENOUGH = 30  # wet points of them all together: fewer may go up at once by chance
 BUCKETS = (2, 3, 4, 6, 8, 12, 24)  # hours after which services let sums start anew
 TELL = 'say in a recipe over what it sums: "accumulated": "run", "00 UTC" or false (the step before), or "hours"'
+TELL_LENGTH = 'give the "hours" that each value covers, or leave "hours" out'
 ONE_TIME = f"sums, and its file has one time only; {TELL}"
 
 Total = Literal["run", "00 UTC"]
@@ -45,10 +47,12 @@ def with_starts(
     step = _step(ordered)
     if accumulated:
         said = total if accumulated is True else accumulated
-        note = _check_total(_look(ordered, read, said, tolerance), said, sure=accumulated is True)
+        note = _check_total(_look(ordered, read, said, tolerance), said, tolerance, sure=accumulated is True)
         rule: Total | None = said
     elif accumulated is False or hours:
-        rule, note = None, _check_amounts(_look(ordered, read, total, tolerance), ordered, step, hours, tolerance)
+        seen = _look(ordered, read, total, tolerance)
+        signed = "some are below 0" if seen.is_signed(tolerance) else ""
+        rule, note = None, _check_steps(seen, ordered, step, hours, "sums", signed)
     else:
         seen, note = _look(ordered, read, total, tolerance), ""
         rule = total if _is_total(seen, total, steps, step, tolerance) else None
@@ -76,43 +80,68 @@ def _is_total(seen: "_Seen", rule: Total, steps: bool, step: int | None, toleran
     return False
 
 
-def _check_total(seen: "_Seen", rule: Total, *, sure: bool) -> str:
+def check_hours(
+    spans: list[Span], read: Callable[[Span], np.ndarray], statistic: str, hours: float, tolerance: float
+) -> str:
+    """Hold `hours` of a mean or an extreme in a recipe against the data: a note where they do not show it, or "".
+
+    Raises UserError where an extreme is one since a start that several values share.
+    """
+    ordered = sorted(spans, key=lambda span: (span.init, span.end))
+    step = _step(ordered)
+    if statistic not in ("maximum", "minimum"):
+        return _check_steps(_Seen(), ordered, step, hours, "means", "means show no length")
+    sign, usual = 1 if statistic == "maximum" else -1, np.nanmean(read(ordered[0]))
+    rule: Total = "run" if any(span.frame.lead for span in ordered) else "00 UTC"
+    seen = _look(ordered, lambda span: sign * (read(span) - usual), rule, tolerance)
+    return _check_steps(seen, ordered, step, hours, f"a {statistic}")
+
+
+def _check_total(seen: "_Seen", rule: Total, tolerance: float, *, sure: bool) -> str:
     """Hold "run", "00 UTC" or true in a recipe against the data: a note where they show too little.
 
     `sure`: too little is refused. Raises UserError where the data contradict the recipe.
     """
     wrong = seen.no_total(rule)
-    if wrong and (sure or seen.fall or seen.grew):
+    signed = seen.is_signed(tolerance)  # then a total may fall
+    if wrong and (sure or ((seen.fall or seen.grew) and not signed)):
         raise UserError(f"is no total since the start of {'the run' if rule == 'run' else 'the day'}: {wrong}; {TELL}")
     return f"is taken as a total, as the recipe says; the data do not show it: {wrong}" if wrong else ""
 
 
-def _check_amounts(seen: "_Seen", spans: list[Span], step: int | None, hours: float | None, tolerance: float) -> str:
-    """Hold false or `hours` in a recipe against the data: a note where they show too little.
+def _check_steps(
+    seen: "_Seen", spans: list[Span], step: int | None, hours: float | None, what: str, unknown: str = ""
+) -> str:
+    """Hold false or `hours` in a recipe against the data: a note where they show too little, or why they are `unknown`.
 
     Raises UserError where values rise and fall as totals or buckets do.
     """
     length = round(hours * HOUR) if hours else step
     if length is None:
         raise UserError(ONE_TIME)
-    what = f"sums over {length / HOUR:g} h"
+    falls, tell = ("rises" if what == "a minimum" else "falls", TELL if what == "sums" else TELL_LENGTH)
+    what = f"{what} over {length / HOUR:g} h"
     said = f"is taken as {what}, as the recipe says; the data do not show it: "
     if all(span.end == length for span in spans):
         return ""  # whatever began with the run
-    if step is None:
-        return f"{said}there is one time only"
-    if length > step:
-        return f"{said}they stand every {step / HOUR:g} h"
-    if seen.is_signed(tolerance):
-        return f"{said}some are below 0"
-    wet, fell = len(seen.steps), sum(fell for _, fell in seen.steps)
-    if step >= DAY:
-        wet, fell = seen.rained, seen.fell
-    if seen.grew and wet >= FEW and fell == 0:
-        raise UserError(f"does not hold {what}: it never falls, as totals do; {TELL}")
-    if bucket := seen.bucket(step):
-        raise UserError(f"does not hold {what}: it falls only every {bucket} h, as sums that start anew do; {TELL}")
-    return "" if wet >= FEW and fell >= 0.6 * wet else f"{said}it falls at {fell} of {wet} steps"
+    if unknown or step is None:
+        return f"{said}{unknown or 'there is one time only'}"
+    inside = [one for one in seen.steps if one.inside]
+    if seen.grew and _suffice(inside, FEW) and not any(one.fell for one in inside):
+        raise UserError(f"does not hold {what}: it never {falls}, as values since a start do; {tell}")
+    if times := seen.restarts(step):
+        raise UserError(f"does not hold {what}: it {falls} only at {times}, as values that start anew do; {tell}")
+    if length != step:
+        return f"{said}values stand every {step / HOUR:g} h"
+    fell = sum(one.fell for one in seen.steps)
+    share = 0.6 if step < DAY else 0  # nothing starts anew at every second step, nor after more than a day
+    shown = fell >= max(FEW, share * len(seen.steps))
+    return "" if shown else f"{said}it {falls} at {fell} of {len(seen.steps)} steps"
+
+
+def _suffice(steps: list["_Step"], few: int) -> bool:
+    """Whether so many steps and points cannot all have gone up by chance."""
+    return len(steps) >= few and sum(one.points for one in steps) >= ENOUGH
 
 
 def _step(spans: list[Span]) -> int | None:
@@ -130,6 +159,15 @@ def _windows(spans: list[Span]) -> list[list[Span]]:
     return [spans[first : first + WINDOW] for first in firsts]
 
 
+class _Step(NamedTuple):
+    """From a field to the next, of one run or of analyses, where there was anything."""
+
+    end: int  # lead, or time of day and date
+    inside: bool  # of one run or day
+    fell: bool  # somewhere, by more than packing
+    points: int  # at which there was anything
+
+
 @dataclass
 class _Seen:
     """What the fields of some windows show of how values follow each other."""
@@ -140,7 +178,8 @@ class _Seen:
     fell_anew: bool = False  # and values were smaller there
     rained: int = 0  # steps before which there was anything
     fell: int = 0  # those of them at which values fell somewhere
-    steps: list[tuple[int, bool]] = field(default_factory=list)  # (when it ended, whether it fell), within a run or day
+    steps: list[_Step] = field(default_factory=list)
+    forecasts: bool = False
     lowest: float = 0.0
     largest: float = 0.0
 
@@ -156,14 +195,18 @@ class _Seen:
         """Whether values lie below 0 by more than packing explains."""
         return self.lowest < -max(tolerance, PACKED * self.largest)
 
-    def bucket(self, step: int) -> int:
-        """The hours after which values fall regularly, and never in between; 0 where they fall in no such order."""
-        for hours in BUCKETS:
-            ends = {end % (hours * HOUR) for end, fell in self.steps if fell}
-            quiet = [end for end, _ in self.steps if end % (hours * HOUR) not in ends]
-            if hours * HOUR > step and len(ends) == 1 and len(quiet) >= 2 * FEW:
-                return hours
-        return 0
+    def restarts(self, step: int) -> str:
+        """The leads or hours at which alone values fall, where that is regular and they grow in between; or ""."""
+        ends = {one.end for one in self.steps if one.fell}
+        for period in (hours * HOUR for hours in BUCKETS if hours * HOUR > step):
+            places = {end % period for end in ends}
+            quiet = [one for one in self.steps if one.end % period not in places]
+            if len(places) == 1 and _suffice(quiet, 2 * FEW):
+                hours = sorted({(end if self.forecasts else end % DAY) / HOUR for end in ends})
+                more = ", .." if len(hours) > 4 else ""
+                listed = ", ".join(f"{'+' * self.forecasts}{hour:g}" for hour in hours[:4])
+                return f"{listed}{more} {'h' if self.forecasts else 'UTC'}"
+        return ""
 
 
 def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tolerance: float) -> _Seen:
@@ -172,7 +215,7 @@ def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tole
     def since(span: Span) -> int:
         return span.init if rule == "run" else (span.init + span.end - 1) // DAY
 
-    seen = _Seen()
+    seen = _Seen(forecasts=any(span.frame.lead for span in spans))
     for window in _windows(spans):
         for (first, before), (second, after) in pairwise((span, read(span)) for span in window):
             fall, growth, rain = (float(np.nanmax(f, initial=0.0)) for f in (before - after, after - before, before))
@@ -181,14 +224,16 @@ def _look(spans: list[Span], read: Callable[[Span], np.ndarray], rule: str, tole
             seen.lowest = min(seen.lowest, *(float(np.nanmin(f, initial=0.0)) for f in (before, after)))
             seen.rained += rain > tolerance
             seen.fell += rain > tolerance and fall > tolerance
-            if since(first) != since(second):
+            inside, falls = since(first) == since(second), fall > max(tolerance, PACKED * size)
+            points = int((np.abs(before) > tolerance).sum())
+            if points and (inside or not seen.forecasts):
+                seen.steps.append(_Step(second.frame.lead or second.init + second.end, inside, falls, points))
+            if not inside:
                 seen.fresh = True
                 seen.fell_anew |= fall > tolerance
                 continue
-            if rain > tolerance:
-                seen.steps.append((second.end if rule == "run" else second.init + second.end, fall > tolerance))
             seen.grew |= growth > 0
-            if fall > max(tolerance, PACKED * size):
+            if falls:
                 seen.fall = seen.fall or f"it falls by {fall:.3g} before {_hours(second)}"
     return seen
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from dsr.data.accumulation.rules import with_starts
+from dsr.data.accumulation.rules import check_hours, with_starts
 from dsr.data.series import Span
 from dsr.errors import UserError
 
@@ -62,7 +62,6 @@ def test_buckets_whose_starts_nobody_tells_are_refused(length):
 def test_amounts_of_unknown_length_between_far_stamps_are_refused():
     with pytest.raises(UserError, match="does not say over what interval"):
         starts(analyses(RAIN[5::6], step=6))
-    assert set(starts(analyses(RAIN[5::6], step=6), hours=1)) == {-HOUR}
     assert set(starts(analyses(RAIN[5::6], step=6), steps=True)) == {-6 * HOUR}  # cell_methods: each its step
 
 
@@ -98,15 +97,59 @@ def in_buckets(rain, length):
 def test_buckets_of_6_hours_at_steps_of_3_are_no_sums_over_3_hours(said):
     rain = RAIN[:24]
     assert set(np.diff([0, *starts(run(rain, 3), **said)])) == {0, 3 * HOUR}  # each step's own
-    with pytest.raises(UserError, match="does not hold sums over 3 h: it falls only every 6 h"):
+    with pytest.raises(UserError, match="does not hold sums over 3 h: it falls only at \\+9, "):
         starts(run(in_buckets(rain, 2), 3), **said)
 
 
 @pytest.mark.parametrize("fields", [run(RAIN[:24].cumsum(0)), analyses(since_midnight(RAIN))])
 def test_totals_are_no_amounts(fields):
     for said in ({"accumulated": False}, {"hours": 1}):
-        with pytest.raises(UserError, match="does not hold sums over 1 h: it never falls, as totals do"):
+        with pytest.raises(UserError, match="does not hold sums over 1 h: it never falls, as values since a start do"):
             starts(fields, **said)
+
+
+def test_totals_are_no_longer_sums_either():
+    with pytest.raises(UserError, match="does not hold sums over 6 h: it never falls"):
+        starts(run(RAIN[:24].cumsum(0)), hours=6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "times"),
+    [
+        (run(in_buckets(RAIN[:24], 6)), r"\+7, \+13, \+19 h"),
+        (run(in_buckets(RAIN[:48], 24)), r"\+25 h"),
+        (analyses(in_buckets(RAIN[:240], 6)), "1, 7, 13, 19 UTC"),
+        (
+            {span._replace(init=span.init + DAY // 2): f for span, f in analyses(in_buckets(RAIN, 2), 12).items()},
+            "0 UTC",
+        ),
+    ],
+)
+def test_the_times_at_which_sums_start_anew_are_named(fields, times):
+    with pytest.raises(UserError, match=f"it falls only at {times}, as values that start anew do"):
+        starts(fields, accumulated=False)
+
+
+def extremes(values, statistic, step=1):
+    fields = run(values, step)
+    return check_hours(list(fields), fields.__getitem__, statistic, step, 0.0)
+
+
+@pytest.mark.parametrize(("statistic", "sign", "word"), [("maximum", 1, "falls"), ("minimum", -1, "rises")])
+def test_extremes_since_a_start_are_not_those_of_a_step(statistic, sign, word):
+    warmth = 280 + sign * RAIN[:48]
+    further = np.maximum if sign == 1 else np.minimum
+    since = further.accumulate(warmth.reshape(8, 6, 6, 6), axis=1).reshape(warmth.shape)
+    assert extremes(warmth, statistic) == ""
+    with pytest.raises(UserError, match=rf"a {statistic} over 1 h: it {word} only at \+7, \+13"):
+        extremes(since, statistic)
+    with pytest.raises(UserError, match=rf'a {statistic} over 1 h: it never {word}.*leave "hours" out'):
+        extremes(further.accumulate(warmth), statistic)
+
+
+def test_means_show_no_length():
+    assert "is taken as means over 1 h" in extremes(RAIN[:24], "mean")
+    assert extremes(RAIN[:1], "mean") == ""  # whatever began with the run
 
 
 def test_amounts_are_no_totals():
@@ -125,6 +168,11 @@ def test_amounts_are_no_totals():
         (run(RAIN[:2]), {"hours": 1}, "sums over 1 h.*falls at 1 of 1 steps"),
         (run(RAIN[:1]), {"hours": 3}, "sums over 3 h.*one time only"),
         (run(RAIN[:24]), {"hours": 6}, "sums over 6 h.*stand every 1 h"),
+        (analyses(RAIN[5::6], step=6), {"hours": 1}, "sums over 1 h.*stand every 6 h"),
+        (run(np.arange(1, 9).reshape(8, 1, 1)), {"accumulated": False}, "sums over 1 h.*falls at 0 of 7 steps"),
+        (run(np.r_[1:9, 5].reshape(9, 1, 1)), {"hours": 1}, "sums over 1 h.*falls at 1 of 8 steps"),
+        (run(-RAIN[:24].cumsum(0)), {"accumulated": "run"}, "a total.*falls by"),
+        (run(-RAIN[:24]), {"hours": 1}, "sums over 1 h.*some are below 0"),
         (run(np.zeros((24, 6, 6))), {"accumulated": "run"}, "a total.*never grows"),
         (analyses(np.zeros((48, 6, 6))), {"accumulated": "00 UTC"}, "a total.*never grows"),
     ],
@@ -136,4 +184,6 @@ def test_what_the_data_do_not_show_is_noted(fields, said, note):
 
 def test_daily_sums_and_the_first_step_of_runs_need_no_note():
     assert set(starts(analyses(RAIN[:40], step=24), hours=24)) == {-DAY}
+    everywhere_alike = np.tile([1, 2, 3], 8).reshape(24, 1, 1)  # falls at every third day
+    assert set(starts(analyses(everywhere_alike, step=24), accumulated=False)) == {-DAY}
     assert set(starts({Span(i * DAY, None, 6 * HOUR): f for i, f in enumerate(RAIN[:9])}, hours=6)) == {0}
