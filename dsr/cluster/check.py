@@ -69,8 +69,8 @@ def _train_and_kill(run: Run, given: list[str]) -> None:
     while process.poll() is None and not run.list_checkpoints():
         time.sleep(0.01)
     process.kill()
-    for member in launches.processes(mark):
-        member.kill()
+    process.wait()
+    launches.end(mark)
     process.communicate()
     for checkpoint in run.list_checkpoints():
         if checkpoint.name > checkpoint_name(SAVED):

@@ -34,6 +34,17 @@ def processes(launcher: str) -> list[psutil.Process]:
     return marked
 
 
+def end(launcher: str) -> None:
+    """End every process on this host of a launch that is dead; one that lives keeps its own."""
+    import psutil
+
+    while launcher and not lives(launcher) and (left := processes(launcher)):
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
+
+
 def boot() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"

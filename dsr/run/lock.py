@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from dsr.errors import UserError
 from dsr.files import clean, remove, take_lock
 from dsr.run import launches
@@ -47,7 +45,7 @@ def hold(folder: Path, *, resume: bool = False, force: bool = False) -> Iterator
         if not take_lock(lock.fileno(), GLANCE):
             raise UserError(f"{folder} is in use by another dsr launch; --run-dir goes elsewhere")
         lock.seek(0)
-        _end(lock.read())
+        launches.end(lock.read())  # a launch that lives has another folder, of which this is a copy
         try:
             os.close(claim(run))
         except TimeoutError as error:
@@ -84,12 +82,3 @@ def check_links(folder: Path) -> None:
     for path in Run(folder).parts():
         if path.is_symlink():
             raise UserError(f"{path} is a link: a run's folder must hold its own files; remove it")
-
-
-def _end(mark: str) -> None:
-    """End every process on this host of a launch that is dead. If it lives, the folder is a copy of its own."""
-    while mark and not launches.lives(mark) and (left := launches.processes(mark)):
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
