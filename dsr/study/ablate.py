@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsr.cluster.ended import FAILED, FINISHED, STOPPED, say
 from dsr.config import read_json
 from dsr.errors import UserError
-from dsr.files import write_csv, write_json
+from dsr.files import take_lock, write_csv, write_json
 from dsr.study import ablation as files
 from dsr.study import slurm, tables
 from dsr.study.ablation import SEQUENTIAL
@@ -22,7 +21,6 @@ from dsr.study.processes import Folder, Stopped, run_all
 from dsr.study.progress import Estimate, ProgressTable, duration
 from dsr.study.results import Result, Results
 
-FINISHED, FAILED, STOPPED = 0, 1, 75
 TUNING, STUDY, PROOFS = "tuning the rates", "the study", "the proofs"
 
 
@@ -48,8 +46,8 @@ def ablate(
     session = Session(Expansion(ablation, base), folder, missing)
     if cell is None:
         for name, error in missing.items():
-            _say(f"data {name} is left out: {error}")
-        _say(session.describe(jobs or _cores()))
+            say(f"data {name} is left out: {error}")
+        say(session.describe(jobs or _cores()))
     if submit:
         if not dry_run:
             session.begin()
@@ -66,10 +64,10 @@ def ablate(
         with _lock(session.folder.root):
             return session.all(jobs or _cores(), file)
     except NoRate as error:
-        _say(str(error))
+        say(str(error))
         return FAILED
     except Stopped as stopped:
-        _say(f"stopped by {stopped}: the same command continues the study")
+        say(f"stopped by {stopped}: the same command continues the study")
         return STOPPED
 
 
@@ -127,8 +125,8 @@ class Session:
         page = write(results, self.folder.root, file)
         failed = [result for result in by_key.values() if not result.done]
         if failed:
-            _say(f"{len(failed)} runs failed, the first: {failed[0].reason}; the same command tries them again")
-        _say(f"report: {page}")
+            say(f"{len(failed)} runs failed, the first: {failed[0].reason}; the same command tries them again")
+        say(f"report: {page}")
         return FAILED if failed else FINISHED
 
     def begin(self) -> None:
@@ -166,7 +164,7 @@ class Session:
         cell = everything[number - 1]
         first = distinct(everything)[cell.key]
         if first is not cell:
-            _say(f"{cell.name} is the same computation as {first.name}")
+            say(f"{cell.name} is the same computation as {first.name}")
             return FINISHED
         self.cost = lambda cell: float(cell.slots)  # nobody waits for an estimate
         return FINISHED if self._run(cell.name, [cell], 1)[cell.key].done else FAILED
@@ -221,16 +219,10 @@ def _lock(root: Path) -> Any:
     if any(root.iterdir()) and not any((root / name).exists() for name in ("ablation.json", ".lock", "results")):
         raise UserError(f"{root} is not empty and holds no study; --run-dir must name a new folder")
     lock = (root / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{root} is in use by another dsr ablate; --run-dir goes elsewhere") from None
+    if not take_lock(lock.fileno(), patience=0):
+        raise UserError(f"{root} is in use by another dsr ablate; --run-dir goes elsewhere")
     return lock
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
