@@ -170,6 +170,7 @@ class Quantity:
         unknown = [span for span in self.table if span.start is None]
         forecasts = any(span.frame.lead for span in self.table)
         self.told = not unknown  # whether the files themselves say over which intervals they sum
+        tolerance = 2 * max(one.precision for one in self.series)
         try:
             if unknown and self.statistic == "sum":
                 starts, note = with_starts(
@@ -178,14 +179,13 @@ class Quantity:
                     accumulated=self.choice.accumulated,
                     hours=self.choice.hours,
                     steps=any(one.attributes.get("cell_methods") for one in self.series),
-                    tolerance=2 * max(one.precision for one in self.series),
+                    tolerance=tolerance,
                 )
                 self.table = self._renamed(starts)
                 used = any(span.frame.lead for span in unknown) or not forecasts  # not the start of a run
                 self.notes += [f"{self.name} {note}"] if note and used else []
             elif unknown and self.choice.hours:
-                precision = 2 * max(one.precision for one in self.series)
-                note = check_hours(unknown, self._raw, self.statistic, self.choice.hours, precision)
+                note = check_hours(unknown, self._raw, self.statistic, self.choice.hours, tolerance)
                 self.notes += [f"{self.name} {note}"] if note else []
                 seconds = round(self.choice.hours * 3600)
                 self.table = self._renamed({span: span._replace(start=span.end - seconds) for span in unknown})

@@ -16,6 +16,7 @@ from dsr.report.pages import Picture, Row, Table, Verdict, file_picture, kept_pi
 from dsr.report.pages import write as write_page
 from dsr.run import Run
 from dsr.run.lock import check_links
+from dsr.verify.baselines import label as method_label
 from dsr.verify.evaluation import Evaluation, VariableSkill
 from dsr.verify.intervals import FEWEST_CASES
 
@@ -122,7 +123,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
         f"Ridge regression has {evaluation.ridge.predictors} predictors, from all that the network sees, and its "
         "penalty is chosen on the validation split.",
         *(f"{name}: fitted lapse rate {1000 * rate:.1f} per km." for name, rate in evaluation.lapse_rates.items()),
-        *(f"Not there: {words.label(method)}: {reason}." for method, reason in evaluation.omitted.items()),
+        *(f"Not there: {method_label(method)}: {reason}." for method, reason in evaluation.omitted.items()),
         *evaluation.notes,
     ]
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dsr.verify.baselines import BASELINES
+from dsr.verify.baselines import label
 from dsr.verify.evaluation import Evaluation, LeadSkill, Skill, VariableSkill
 from dsr.verify.intervals import FEWEST_CASES
 from dsr.verify.metrics import METRICS
-
-
-def label(method: str) -> str:
-    """How tables and figures name a method."""
-    return BASELINES.find(method).label if method in BASELINES.table else method
 
 
 def columns() -> list[str]:

@@ -19,7 +19,7 @@ from dsr.progress import bar
 from dsr.run import Run
 from dsr.run.lock import check_links
 from dsr.verify import intervals
-from dsr.verify.baselines import BASELINES, Fitted, NotPossible
+from dsr.verify.baselines import BASELINES, Fitted, NotPossible, label
 from dsr.verify.evaluation import Evaluation, LeadSkill, RidgeFit, Scores, Skill, Spectrum, VariableSkill
 from dsr.verify.metrics import METRICS
 from dsr.verify.metrics.spectrum import spectrum
@@ -124,7 +124,7 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
         samples=len(rows),
         runs=len(np.unique(init)),
         independent_blocks=int(case.max()) + 1,
-        methods={name: BASELINES.find(name).label if name in BASELINES.table else name for name in methods.names},
+        methods={name: label(name) for name in methods.names},
         omitted=omitted,
         ridge=RidgeFit(ridge.design.predictors, ridge.penalties),
         lapse_rates={features.high[i].name: rate for i, rate in lapse_rates.items()},

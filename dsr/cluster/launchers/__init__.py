@@ -97,6 +97,11 @@ class Launcher(Component):
         return None
 
 
+def meeting_point(hosts: Hosts, port: int) -> dict[str, str]:
+    """The variables that say where ranks meet: on the first host."""
+    return {"MASTER_PORT": str(port), "MASTER_ADDR": next(iter(hosts))}
+
+
 LAUNCHERS = Family(
     "launcher",
     "--launcher",

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from dsr.cluster.launchers import Hosts, Launcher
+from dsr.cluster.launchers import Hosts, Launcher, meeting_point
 
 
 class MVAPICH(Launcher):
@@ -15,4 +15,4 @@ class MVAPICH(Launcher):
     )
 
     def variables(self, hosts: Hosts, port: int) -> dict[str, str]:
-        return {"MASTER_PORT": str(port), "MASTER_ADDR": next(iter(hosts))}
+        return meeting_point(hosts, port)

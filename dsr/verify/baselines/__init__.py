@@ -51,3 +51,8 @@ BASELINES = Family(
         "ridge": "dsr.verify.baselines.ridge:RidgeRegression",
     },
 )
+
+
+def label(method: str) -> str:
+    """How people call a method, the network included."""
+    return BASELINES.find(method).label if method in BASELINES.table else method
