@@ -227,7 +227,6 @@ def launch(config: Path | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
     """Skill of a RUN's network against every baseline; writes the run's report."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # products of small matrices: threads mostly wait for each other
     from dsr.report import evaluation as report
     from dsr.report.evaluation_words import table as skill_table
     from dsr.verify import evaluate
