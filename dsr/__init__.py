@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dsr.interface import Run, launch, plan
     from dsr.predict import downscaler as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Run", "launch", "load", "open_store", "plan", "prepare", "simulate"]
 
 _PLACES = {

@@ -31,11 +31,8 @@ def plan(
     `overrides` are texts such as "dsr.model.width=64". Each dictionary has the keys of plan.json and "notes", or
     "mode", "gpus" and the "reason" why there is no such plan. Raises UserError where config or store are wrong.
 
-    >>> import dsr, tempfile
-    >>> from dsr.data.simulate import Settings
-    >>> path = tempfile.mkdtemp() + "/small.zarr"
-    >>> dsr.simulate(path, Settings(size=16, train=4, validation=1, test=1, leads=2, members=2, spinup=1))
-    >>> cells = dsr.plan(store=path, gpus=[1, 2], overrides=["gradient_accumulation_steps=4"])
+    >>> import dsr
+    >>> cells = dsr.plan(store="small.zarr", gpus=[1, 2], overrides=["gradient_accumulation_steps=4"])
     >>> [(cell["mode"], cell["gpus"], cell["effective_batch"]) for cell in cells]
     [('sequential', 1, 4), ('strong', 1, 4), ('strong', 2, 4), ('weak', 1, 4), ('weak', 2, 8)]
     """
@@ -67,6 +64,14 @@ def launch(
     Training is a process of its own, never inside the caller's; what it writes comes out of `sys.stdout`. Ctrl-C lets
     it finish its update and save, and KeyboardInterrupt follows; a second one ends it at once. Raises UserError where
     what was given is wrong, and nothing was started; RuntimeError, with the reason, where it failed or was stopped.
+
+    >>> import dsr
+    >>> short = ["gradient_accumulation_steps=4", "dsr.budget.updates=2", "dsr.model.width=4"]
+    >>> run = dsr.launch(run_dir="runs/small", store="small.zarr", overrides=short)  # doctest: +ELLIPSIS
+    note: ...
+    finished: 2 updates, in runs/small
+    >>> run
+    dsr.Run('runs/small')
     """
     options: dict[str, Any] = {
         **{"run-dir": run_dir, "gpus": gpus, "mode": mode, "data": store, "devices": devices or None},
@@ -120,6 +125,10 @@ class Run:
     """What a run left in its folder.
 
     Its evaluation needs a trained network there; the folder may be that of a run which is still going on.
+
+    >>> import dsr
+    >>> dsr.Run("runs/small").status()["state"]
+    'finished'
     """
 
     def __init__(self, path: Path | str):
@@ -129,7 +138,13 @@ class Run:
         return f"dsr.Run({str(self.path)!r})"
 
     def status(self) -> dict[str, Any]:
-        """status.json: state, reason, updates, weights_sha256, started, ended. Raises UserError where there is none."""
+        """status.json: state, reason, updates, weights_sha256, started, ended. Raises UserError where there is none.
+
+        >>> import dsr
+        >>> status = dsr.Run("runs/small").status()
+        >>> status["state"], status["updates"]
+        ('finished', 2)
+        """
         from dsr.run import Run as Folder
 
         return Folder(self.path).status()
@@ -138,6 +153,10 @@ class Run:
         """metrics.jsonl: a row for each record, with NaN where a record lacks a column. `update` is the index.
 
         Validation's are columns such as `validation.rmse.t2m`, in the variable's units.
+
+        >>> import dsr
+        >>> dsr.Run("runs/small").metrics()["validation.rmse.t2m"].dropna().round(1).to_dict()
+        {2: 1.5}
         """
         import pandas as pd
 
@@ -150,13 +169,24 @@ class Run:
         """Score the network and every baseline on a split of `store`, by default the run's own; RMSE in its units.
 
         Raises UserError if there is no trained network, or the store does not fit it.
+
+        >>> import dsr
+        >>> evaluation = dsr.Run("runs/small").evaluate()
+        >>> temperature = evaluation.variables["t2m"]
+        >>> {method: round(temperature.rmse[method], 1) for method in ("network", "bicubic", "ridge")}
+        {'network': 1.6, 'bicubic': 1.6, 'ridge': 1.3}
         """
         from dsr.verify.evaluate import evaluate
 
         return evaluate(self.path, store, split)
 
     def report(self) -> Path:
-        """Write the report of the last evaluation, or of one that is made now: the path of the HTML page."""
+        """Write the report of the last evaluation, or of one that is made now: the path of the HTML page.
+
+        >>> import dsr
+        >>> print(dsr.Run("runs/small").report())
+        runs/small/report/index.html
+        """
         from dsr.config import read_json
         from dsr.report import evaluation as report
         from dsr.run import Run as Folder

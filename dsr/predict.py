@@ -144,6 +144,14 @@ def downscaler(run: Path | str) -> Callable[[xr.Dataset], xr.Dataset]:
     forecast, and nothing is read or computed before it is asked for. What may be wrong is a UserWarning.
 
     Raises UserError where there is no trained network, or the dataset does not fit it.
+
+    >>> import dsr
+    >>> low = dsr.open_store("small.zarr")["low"].to_dataset().isel(sample=slice(3)).swap_dims(sample="time")
+    >>> high = dsr.load("runs/small")(low)
+    >>> dict(low["t2m"].sizes)
+    {'time': 3, 'member': 2, 'y': 6, 'x': 6}
+    >>> dict(high["t2m"].sizes)  # this network was trained on the ensemble, and takes its members together
+    {'time': 3, 'y': 24, 'x': 24}
     """
     network = load(Run(Path(run)).model)
 

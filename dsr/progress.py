@@ -10,4 +10,5 @@ def bar() -> Any:
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    # not console.is_terminal: FORCE_COLOR makes it true, and a notebook sets that for all that it starts
+    return Progress(*columns, console=console, disable=not console.file.isatty())

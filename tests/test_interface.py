@@ -1,8 +1,11 @@
 """The Python interface: light to import, in a process of its own to train, and the same numbers as the command line."""
 
+import contextlib
 import doctest
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,21 +18,33 @@ from dsr.data.simulate import Settings
 from dsr.data.store import Store
 from dsr.errors import UserError
 
-SMALL = ["dsr.budget.epochs=null", "dsr.budget.updates=2", "dsr.model.width=4", "dsr.model.blocks=1"]
-FITTING = ["gradient_accumulation_steps=4", 'dsr.data.extras=["lead_time"]']
+PACKAGE = Path(dsr.__file__).parent
+MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>>" in path.read_text()
+]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "small.zarr"
-    dsr.simulate(path, Settings(size=24, train=4, validation=1, test=1, leads=3, members=2, spinup=1))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples of docstrings run: it has the store that they name."""
+    path = tmp_path_factory.mktemp("examples")
+    dsr.simulate(path / "small.zarr", Settings(size=24, train=4, validation=1, test=1, leads=3, members=2, spinup=1))
     return path
 
 
 @pytest.fixture(scope="module")
-def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dsr.Run:
-    folder = tmp_path_factory.mktemp("interface") / "run"
-    return dsr.launch(run_dir=folder, store=store, overrides=[*SMALL, *FITTING])
+def store(folder: Path) -> Path:
+    return folder / "small.zarr"
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> dsr.Run:
+    """The run that the example of `launch` leaves, and the other examples name."""
+    with contextlib.chdir(folder):
+        run_examples("dsr.interface", lambda name: name == "dsr.interface.launch")
+    return dsr.Run(folder / "runs/small")
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +102,6 @@ def test_dask_arrays_stay_lazy(run: dsr.Run, low: Path) -> None:
         xr.testing.assert_identical(lazy.compute(), whole)
 
 
-def test_a_run_evaluates_itself_and_writes_its_report(run: dsr.Run) -> None:
-    page = run.report()
-    assert page.is_file()
-    assert run.evaluate().split == "test"
-
-
 def test_a_launch_that_cannot_be_says_why(tmp_path: Path, store: Path) -> None:
     with pytest.raises(UserError, match="unknown key widht; did you mean width"):
         dsr.launch(run_dir=tmp_path / "run", store=store, overrides=["dsr.model.widht=3"])
@@ -119,5 +128,17 @@ def test_an_interrupt_reaches_the_command_and_then_the_caller() -> None:
         assert process.stdout.read() == "saved\ninterrupted\n"
 
 
-def test_the_examples_in_docstrings() -> None:
-    assert doctest.testmod(dsr.interface).failed == 0
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_in_docstrings(module: str, folder: Path, run: dsr.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    run_examples(module, lambda name: name != "dsr.interface.launch")
+
+
+def run_examples(module: str, chosen: Callable[[str], bool]) -> None:
+    """Run the examples of the docstrings with these names in a module, of which there is at least one."""
+    runner = doctest.DocTestRunner()
+    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module)):
+        if chosen(test.name):
+            runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+    assert runner.tries > 0

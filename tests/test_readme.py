@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / ".readme").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- ([^>]*) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+COMMANDS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 CURL = """#!/bin/sh
 mkdir -p archive && cp {data}/era5_uk/era5-2mt-2019-03-uk.grib archive/uk.grib
 """
@@ -54,10 +55,10 @@ def test_the_commands_of_a_page_run(page, checkout, request):
     for block in blocks(page):
         if block.special.startswith("file: "):
             Path(block.special.removeprefix("file: ")).write_text(block.text)
-        elif block.language == "sh" and not block.special.startswith("not tested"):
+        elif not block.special.startswith("not tested"):
             if block.special == "real data":
                 real(checkout, request)
-            done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], capture_output=True, text=True)
+            done = subprocess.run([*COMMANDS[block.language], block.text], capture_output=True, text=True)
             assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -78,7 +79,7 @@ def test_links_and_pictures_are_there_and_every_block_is_accounted_for(page):
     for block in blocks(page):
         special = block.special.partition(":")
         assert special[0] in ("", "file", "real data", "not tested", "not tested here"), block
-        assert block.language == "sh" or special[0] == "file", f"{page.name}: what is this block for?\n{block.text}"
+        assert block.language in COMMANDS or special[0] == "file", f"{page.name}: what is this block for?\n{block.text}"
         if special[0].startswith("not tested"):
             assert len(special[2]) > 10, f"{page.name}: why is this block not tested?\n{block.text}"
 

@@ -90,6 +90,22 @@ def prepare_from_options(
     """`prepare` by a recipe's path, or by options that take its place; the arguments are those of `dsr data prepare`.
 
     `gap` is in hours. Returns what the store is, for people; raises as `prepare` does.
+
+    >>> import numpy as np, xarray as xr
+    >>> time = np.arange("2020-01-01", "2020-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> latitude, longitude = 50 - 0.25 * np.arange(16), 5 + 0.25 * np.arange(16)
+    >>> coordinates = {"time": time, "latitude": latitude, "longitude": longitude}
+    >>> t2m = xr.DataArray(np.random.normal(280, 5, (10, 16, 16)), coordinates, attrs={"units": "K"})
+    >>> t2m.to_dataset(name="t2m").to_netcdf("archive.nc")
+    >>> import dsr
+    >>> print(dsr.prepare(high=["archive.nc"], factor=4, output="mine.zarr"))
+    high   16 x 16 points, 0.25 x 0.25 degrees, 46.25 N .. 50 N, 5 E .. 8.75 E; 10 times
+           t2m [K]
+    low    4 x 4 points, 1 x 1 degrees, 46.625 N .. 49.625 N, 5.375 E .. 8.375 E; no ensemble
+           t2m [K]
+    static none
+    pairs  10 by coarsen, factor 4
+    splits by time: train 7, validation 1, test 2 samples
     """
     output, root = (Path(path) if path else None for path in (output, root))
     if recipe is not None:

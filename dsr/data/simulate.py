@@ -19,6 +19,7 @@ from dsr.data.grid import Grid
 from dsr.data.manifest import FORMAT
 from dsr.data.store import SPLITS, Layout, Store, Variable
 from dsr.data.writer import Writer
+from dsr.progress import bar
 
 STEP = 900  # s, of the slow physics on every grid
 FASTEST = 80.0  # m s-1: no step of the dynamics is longer than a cell over this, which keeps them stable
@@ -96,23 +97,26 @@ def simulate(path: Path | str, settings: Settings = Settings()) -> None:
     """Run the model for every initial state at both resolutions and write the store `path`.
 
     The same settings give the same fingerprint on the same machine. Raises UserError if `path` exists.
-    """
-    from rich.console import Console
-    from rich.progress import track
 
+    >>> import dsr
+    >>> from dsr.data.simulate import Settings
+    >>> dsr.simulate("tiny.zarr", Settings(size=16, train=2, validation=1, test=1, leads=3, members=2, spinup=1))
+    >>> dict(dsr.open_store("tiny.zarr")["low"]["t2m"].sizes)  # 4 initial states with 3 leads each
+    {'sample': 12, 'member': 2, 'y': 4, 'x': 4}
+    """
     runs = np.arange(settings.runs)
     groups = [runs[start : start + RUNS_AT_ONCE] for start in range(0, len(runs), RUNS_AT_ONCE)]
-    with Writer(Path(path), layout(settings)) as writer, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Writer(Path(path), layout(settings)) as writer, ThreadPoolExecutor(os.cpu_count()) as pool, bar() as progress:
+        task = progress.add_task("simulate", total=len(groups))
         done = pool.map(lambda group: [*forecasts(settings, group)], groups)
-        for group, pairs in track(
-            zip(groups, done, strict=True), "simulating", total=len(groups), console=Console(stderr=True)
-        ):
+        for group, pairs in zip(groups, done, strict=True):
             for lead, (high, low) in enumerate(pairs):
                 if not (np.isfinite(high).all() and np.isfinite(low).all()):
                     raise FloatingPointError(f"the model became unstable in one of the runs {group[0]} to {group[-1]}")
                 for i, run in enumerate(group):
                     writer.high[run * settings.leads + lead] = high[i]
                     writer.low[run * settings.leads + lead] = low[i]
+            progress.advance(task)
 
 
 def builtin(settings: Settings = Settings()) -> Path:

@@ -248,6 +248,15 @@ def open(path: Path | str) -> Any:
     """Open a store as an xarray DataTree of ordinary CF variables.
 
     Nodes /high, /low and /static hold one DataArray for each variable, with its units and names as attributes.
+
+    >>> import dsr
+    >>> store = dsr.open_store("small.zarr")
+    >>> dict(store["low"]["t2m"].sizes)
+    {'sample': 18, 'member': 2, 'y': 6, 'x': 6}
+    >>> dict(store["high"]["t2m"].sizes)
+    {'time': 18, 'y': 24, 'x': 24}
+    >>> store["high"]["t2m"].attrs["units"]
+    'K'
     """
     import xarray as xr
 

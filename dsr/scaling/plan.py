@@ -93,6 +93,16 @@ def make_plan(
     the largest number of them that divides the slots. Mode "auto" takes the result as `auto` (see `auto.record`): it is
     strong scaling with k times the config's batch under the rule noise-scale. In both modes `devices` is a limit.
     Raises UserError, with the reason, for an impossible plan.
+
+    >>> from dsr.config import validate
+    >>> values = {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 12}
+    >>> values |= {"optimizer": {"type": "SGD", "params": {"lr": 0.1}}, "dsr": {"budget": {"epochs": 10}}}
+    >>> experiment = validate(values, "example.json")
+    >>> for mode in ("strong", "weak"):
+    ...     plan = make_plan(experiment, mode=mode, gpus=4, samples=1000, available=2)
+    ...     plan.slots, plan.accumulation, plan.devices, plan.effective_batch, plan.learning_rate, plan.updates
+    (12, 3, 2, 24, 0.1, 410)
+    (48, 12, 2, 96, 0.4, 100)
     """
     _check_request(experiment, mode, gpus, devices)
     if mode in ("probe", "auto"):

@@ -11,7 +11,11 @@ Node = tuple[int, int]  # the slots [first, last) below it
 
 
 def split(node: Node) -> tuple[Node, Node]:
-    """The two children of a node of more than one slot."""
+    """The two children of a node of more than one slot.
+
+    >>> split((0, 8)), split((0, 6))
+    (((0, 4), (4, 8)), ((0, 4), (4, 6)))
+    """
     first, last = node
     middle = first + (1 << (last - first - 1).bit_length() - 1)
     return (first, middle), (middle, last)
@@ -41,7 +45,15 @@ class Exchange:
 
 @lru_cache
 def exchanges(slots: int, ranks: int) -> tuple[Exchange, ...]:
-    """The exchanges that turn the blocks' sums into the root's on every rank, children before parents."""
+    """The exchanges that turn the blocks' sums into the root's on every rank, children before parents.
+
+    Three ranks with two of six slots each: ranks 0 and 1 first add up slots 0 to 3, and then exchange with rank 2.
+
+    >>> for exchange in exchanges(6, 3):
+    ...     print(exchange.node, exchange.messages)
+    (0, 4) ((0, 1, (0, 2)), (1, 0, (2, 4)))
+    (0, 6) ((0, 2, (0, 4)), (2, 0, (4, 6)), (2, 1, (4, 6)))
+    """
     if slots % ranks:
         raise ValueError(f"{ranks} ranks do not divide {slots} slots")
     block = slots // ranks

@@ -32,6 +32,9 @@ def number_cases(init_time: np.ndarray) -> np.ndarray:
 
     Init times of the same day (24 hours, counted from the first) are one case, so that neither hourly analyses nor
     four forecasts a day count as independent.
+
+    >>> number_cases(3600 * np.array([0, 6, 24, 30, 72])).tolist()
+    [0, 0, 1, 1, 2]
     """
     days = (init_time - init_time.min()) // DAY
     return np.unique(days, return_inverse=True)[1]
@@ -48,6 +51,12 @@ def rmse_difference(squares: np.ndarray, weight: np.ndarray, case: np.ndarray) -
     correlated in time. The variance of its mean comes from the equal-weighted cosine estimator of the long-run
     variance with B = 4 cosines, and the quantiles from Student's t with B degrees of freedom (Lazarus, Lewis, Stock
     and Watson 2018, doi:10.1080/07350015.2018.1506926). Cases count as evenly spaced.
+
+    >>> ours = np.array([1.0, 1.2, 0.8, 1.1, 0.9, 1.3, 0.7, 1.0])  # mean square errors of 8 days
+    >>> theirs = np.array([1.5, 1.6, 1.4, 1.7, 1.3, 1.8, 1.2, 1.5])
+    >>> difference = rmse_difference(np.stack([ours, theirs]), weight=np.ones(8), case=np.arange(8))
+    >>> print("{:.3f}, from {:.3f} to {:.3f}".format(difference.rmse, *difference.interval))
+    -0.225, from -0.251 to -0.199
     """
     present = np.unique(case, return_inverse=True)[1]
     count = int(present.max()) + 1
@@ -67,6 +76,9 @@ def decided(p_values: Sequence[float]) -> list[bool]:
 
     Of those called real, 5 % at most are expected to be due to chance (Benjamini and Hochberg 1995,
     doi:10.1111/j.2517-6161.1995.tb02031.x), however many are compared.
+
+    >>> decided([0.001, 0.02, 0.04, 0.3])
+    [True, True, False, False]
     """
     from scipy.stats import false_discovery_control
 

@@ -234,8 +234,9 @@ def test_flat_and_dry_leaves_out_terrain_and_water(tmp_path: Path) -> None:
 
 def test_the_built_in_store_is_made_once_by_many_processes(tmp_path: Path) -> None:
     code = (
-        "from dsr.data.simulate import Settings, builtin;"
-        "print(builtin(Settings(size=24, train=2, validation=1, test=1, leads=1, spinup=1)))"
+        "import sys; from dsr.data import simulate; make = simulate.simulate\n"
+        "simulate.simulate = lambda *given: (print('simulating', file=sys.stderr), make(*given))\n"
+        "print(simulate.builtin(simulate.Settings(size=24, train=2, validation=1, test=1, leads=1, spinup=1)))"
     )
     environment = {**os.environ, "DSR_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     processes = [
