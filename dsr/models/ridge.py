@@ -77,7 +77,7 @@ class Ridge:
         for samples, targets in pairs:
             flat = np.nan_to_num(targets).reshape(*targets.shape[:2], -1)
             for tile, rows, points, x in self._blocks(samples, mask, tiles):
-                y = self.design.pack(flat[rows][:, :, points])
+                y = self.design.pack(flat[rows].take(points, axis=2))
                 sums[tile][0] += (x.T @ x).astype(np.float64)
                 sums[tile][1] += (x.T @ y).astype(np.float64)
         return sums

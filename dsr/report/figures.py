@@ -35,11 +35,11 @@ def dress(ax: Any, x: str, y: str, title: str, size: int = 10) -> None:
 
 def plain_ticks(axis: Any) -> None:
     """20, 50, 100 rather than powers of ten on a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def one_legend(fig: Figure, axes: Any) -> None:

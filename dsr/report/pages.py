@@ -15,6 +15,7 @@ from dsr.files import whole_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DPI = 140
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
 
@@ -107,7 +108,11 @@ def file_picture(file: Path, caption: str) -> Picture | None:
 
 def _image(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=140, metadata={"Date": None} if kind == "svg" else None)
+    if layout := figure.get_layout_engine():
+        figure.dpi = DPI
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # otherwise savefig draws the figure twice
+    figure.savefig(file, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
     return file.getvalue()
 
 

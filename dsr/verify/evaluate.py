@@ -104,7 +104,7 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     rows = store.samples(split)
     if not len(rows):
         raise UserError(f"{store.path}: the {split} split is empty")
-    with bar() as progress, _one_blas_thread():
+    with bar() as progress, _one_thread():
         fitting = progress.add_task("fitting baselines", total=2 * len(store.samples("train")))
         training = Training(store, features, lambda count: progress.advance(fitting, count))
         baselines, omitted = fit_baselines(training)
@@ -134,12 +134,12 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     return result, _example(store, methods, tallies.pooled, split)
 
 
-def _one_blas_thread() -> Any:
-    """A context in which numpy and scipy multiply with one thread: with small matrices more mostly wait."""
+def _one_thread() -> Any:
+    """A context in which numpy, scipy and torch compute with one thread: more would mostly wait, spinning."""
     import scipy.linalg  # noqa: F401  (only a library that is loaded can be limited)
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1, user_api="blas")
+    return threadpool_limits(1)
 
 
 def fit_baselines(training: Training) -> tuple[dict[str, Any], dict[str, str]]:

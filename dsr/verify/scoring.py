@@ -33,6 +33,22 @@ class Truth:
         present = np.isfinite(fields)
         return cls(np.where(present, fields, 0), present * area, **references)
 
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """(n, variable, Y, X) -> (n, variable) float64: the weighted sum over each sample's points."""
+        return (self.weight * values).sum((2, 3))
+
+    @cached_property
+    def departure(self) -> Departure:
+        """From the mean."""
+        assert self.mean is not None
+        return Departure.of(self, self.mean)
+
+    @cached_property
+    def anomaly(self) -> Departure:
+        """From the climatology."""
+        assert self.climatology is not None
+        return Departure.of(self, self.climatology)
+
     @cached_property
     def total_weight(self) -> np.ndarray:
         """(n, variable) float64."""
@@ -47,6 +63,22 @@ class Truth:
     def complete(self) -> bool:
         """Whether all points count."""
         return bool(self.scored.all())
+
+
+@dataclass(frozen=True)
+class Departure:
+    """The truth minus a reference, 0 at points that do not count; the `total` of it, and of its square."""
+
+    fields: np.ndarray
+    total: np.ndarray
+    total_square: np.ndarray
+
+    @classmethod
+    def of(cls, truth: Truth, reference: np.ndarray) -> Departure:
+        fields = truth.fields - reference
+        if not truth.complete:
+            fields = np.where(truth.scored, fields, 0)
+        return cls(fields, truth.total(fields), truth.total(fields**2))
 
 
 @dataclass(frozen=True)
@@ -73,8 +105,8 @@ class Pair:
         return self.total(self.error**2)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """(n, variable, Y, X) -> (n, variable) float64: the weighted sum over each sample's points."""
-        return (self.truth.weight * values).sum((2, 3))
+        """The truth's `total`."""
+        return self.truth.total(values)
 
 
 class Tally:

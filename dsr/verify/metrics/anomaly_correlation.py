@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from dsr.verify.metrics.correlation import Correlation
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dsr.verify.scoring import Truth
+    from dsr.verify.scoring import Departure, Truth
 
 
 class AnomalyCorrelation(Correlation):
@@ -17,6 +15,5 @@ class AnomalyCorrelation(Correlation):
 
     label = "anom. corr."
 
-    def reference(self, truth: Truth) -> np.ndarray:
-        assert truth.climatology is not None
-        return truth.climatology
+    def departure(self, truth: Truth) -> Departure:
+        return truth.anomaly

@@ -9,7 +9,7 @@ import numpy as np
 from dsr.verify.metrics import Metric
 
 if TYPE_CHECKING:
-    from dsr.verify.scoring import Pair, Truth
+    from dsr.verify.scoring import Departure, Pair, Truth
 
 
 class Correlation(Metric):
@@ -18,18 +18,15 @@ class Correlation(Metric):
     label = "corr."
     best = "highest"
 
-    def reference(self, truth: Truth) -> np.ndarray:
-        """What departures are taken from: a field of any shape that fits the truth's."""
-        assert truth.mean is not None  # near the fields, so that their squares lose no digits
-        return truth.mean
+    def departure(self, truth: Truth) -> Departure:
+        """The truth's departures from a reference near it, so that their squares lose no digits."""
+        return truth.departure
 
     def sums(self, pair: Pair) -> np.ndarray:
         """Of the truth's departures t and the errors d: t, t t, d, d d, d t; a prediction departs by t + d."""
-        departure = pair.truth.fields - self.reference(pair.truth)
-        if not pair.truth.complete:
-            departure = np.where(pair.truth.scored, departure, 0)
-        departures = pair.total(departure), pair.total(departure**2), pair.total(pair.error * departure)
-        return np.stack([*departures[:2], pair.mean_error, pair.square_error, departures[2]], -1)
+        t = self.departure(pair.truth)
+        dt = pair.total(pair.error * t.fields)
+        return np.stack([t.total, t.total_square, pair.mean_error, pair.square_error, dt], -1)
 
     def value(self, sums: np.ndarray, weight: np.ndarray) -> np.ndarray:
         t, tt, d, dd, dt = np.moveaxis(sums / weight[..., None], -1, 0)
