@@ -17,6 +17,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DSR_TEST_DEVICE"] = config.getoption("--device")  # for the ranks, which are processes of their own
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that hold slow tests, so that none of them is left for one process at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real weather data beside the checkout; the test is skipped where it is absent."""
