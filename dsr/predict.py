@@ -298,7 +298,7 @@ def _open(network: Network, opened: Callable[..., Archive]) -> AnyArchive:
     """The network's low variables, read as the training's recipe says and in the training's units."""
     features, domain = network.features, network.domain
     archives = [
-        opened(choices, own_names=True, **domain.low_options(number))
+        opened(choices, accept_key_as_name=True, **domain.low_options(number))
         for number, choices in enumerate(domain.choices("low", features.low))
     ]
     archive = archives[0] if len(archives) == 1 else Joined(archives)
@@ -351,7 +351,7 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
     fields = np.zeros((0, *high.shape), np.float32)
     if features.static:
         (choices,) = network.domain.choices("static", features.static)
-        by_name = static_fields(open_archive([str(static)], choices, static=True, own_names=True), high)
+        by_name = static_fields(open_archive([str(static)], choices, static=True, accept_key_as_name=True), high)
         fields = np.stack([by_name[v.name] for v in features.static])
     sun = "solar_zenith" in features.extras
     return replace(

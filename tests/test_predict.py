@@ -251,7 +251,7 @@ def test_a_file_in_another_calendar_keeps_it_and_its_seasons(make_run, tmp_path)
 
     told = predict.predict(run, [str(change(source, in_360_day))], tmp_path / "high.nc")
     assert "the first 1970-04-11T00:00" in told  # 100 days after 1 January
-    assert "caution: the input's calendar is 360_day, that of training was proleptic_gregorian" in told
+    assert "caution: the input has calendar 360_day, the training data had proleptic_gregorian" in told
     high = opened(tmp_path / "high.nc")
     assert high["time"].values[0] == cftime.Datetime360Day(1970, 4, 11, 1)
     assert "units_metadata" not in xr.open_dataset(tmp_path / "high.nc", decode_times=False)["time"].attrs

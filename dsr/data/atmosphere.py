@@ -27,14 +27,14 @@ weakens. By day free convection adds to the wind that mixes (Beljaars 1995, doi:
 Numerics: Arakawa C-grid with the energy-conserving form of Sadourny (1975, J. Atmos. Sci. 32, 680-689), third-order
 upwind fluxes, and the generalised forward-backward scheme AB3-AM4 (Shchepetkin and McWilliams 2005,
 doi:10.1016/j.ocemod.2004.08.002). Depth, heat and water are transported in flux form, hence conserved. Arrays are
-(run, y, x) float32; u lies on the west face of its cell, v on the south face, all else in the middle.
+(run, y, x) float32; u lies on the west face of its cell, v on the south face, everything else in the middle.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-VERSION = 2  # of the equations and constants below; it is part of every store's provenance and of the cache's key
+VERSION = 2  # of the equations and constants below; part of every store's provenance and of the cache key
 
 GRAVITY = 9.81  # m s-2
 HEAT_CAPACITY = 1005.0  # J kg-1 K-1, air at constant pressure
@@ -46,8 +46,8 @@ REDUCED_GRAVITY = 0.24  # m s-2: g times 2.4 % lighter air above (an inversion o
 DEPTH = 2700.0  # m, mean height of the layer's top: gravity waves run at 25 m s-1, the deformation radius is 247 km
 DRAG = 2e-3  # drag coefficient of land
 SMOOTHING = 1800.0  # s: biharmonic diffusion damps waves of two cells this fast (1/e)
-REFERENCE = 290.0  # K; theta is kept as the difference from it
-RELAXATION = 5 * 86400.0  # s: radiation draws the layer towards its season's temperature
+REFERENCE = 290.0  # K; theta is stored as the difference from it
+RELAXATION = 5 * 86400.0  # s: radiation relaxes the layer to the temperature of the season
 PRESSURE = 88_000.0  # Pa, middle of the layer
 ONSET = (
     0.9  # relative humidity of the whole cell's layer at which condensation sets in (part of a cell saturates first)
@@ -65,7 +65,7 @@ TEN_METRES = 0.75  # wind at 10 m over the layer's wind when neutral
 
 @dataclass
 class State:
-    """The prognostic fields of several runs, (run, y, x) float32, and what has been counted since a `fresh` start."""
+    """The prognostic fields of several runs, (run, y, x) float32, and what has accumulated since a `fresh` start."""
 
     u: np.ndarray  # m s-1, west faces
     v: np.ndarray  # m s-1, south faces
@@ -95,7 +95,7 @@ FIELDS = ("u", "v", "depth", "heat", "water", "surface", "rain", "evaporated")
 
 @dataclass
 class Surroundings:
-    """What each run is given from outside."""
+    """External conditions of each run."""
 
     wind: np.ndarray  # (run, 2) float32, m s-1: geostrophic wind aloft, eastward and northward
     time: np.ndarray  # (run) int64, seconds since 1970-01-01 UTC of the state
@@ -144,7 +144,7 @@ def declination(time: np.ndarray) -> np.ndarray:
 
 
 def seasonal(time: np.ndarray) -> np.ndarray:
-    """Potential temperature (K, minus REFERENCE) that radiation draws the layer to: warmest a month after the sun."""
+    """Potential temperature (K, minus REFERENCE) to which radiation relaxes the layer, with a lag of a month."""
     return 8.0 * declination(np.asarray(time) - 30 * 86400) / np.deg2rad(23.44)
 
 
@@ -287,10 +287,10 @@ class Atmosphere:
         return (EXCHANGE / SURFACE_LAYER) * np.sqrt(speed * speed + convection) * self.stability(surface, speed)
 
     def _drainage(self, surface: np.ndarray) -> np.ndarray:
-        """K s-1: cold air of the surface layer running downhill.
+        """K s-1: drainage of cold air from the surface layer.
 
-        It takes its temperature along; air from the layer above replaces it on ridges, and what gathers in a basin
-        pushes the basin's own air out at its top, so that a basin becomes no colder than the slopes that feed it.
+        The air keeps its temperature; air from the layer above replaces it on ridges, and air that collects in a basin
+        displaces the air there through the top, so that a basin becomes no colder than the slopes that feed it.
         """
         cold = np.maximum(-surface, 0)
         speed = cold * np.float32(DRAINAGE_TIME * GRAVITY / REFERENCE)  # m s-1 for each unit of slope
@@ -311,7 +311,7 @@ class Atmosphere:
         return a - np.float32(self.step / SMOOTHING / 64) * twice
 
     def diagnose(self, state: State) -> dict[str, np.ndarray]:
-        """What a forecaster sees: t2m (K), u10 and v10 (m s-1), tp (kg m-2 since `rain` was cleared), msl (Pa), q."""
+        """The forecast variables: t2m (K), u10 and v10 (m s-1), tp (kg m-2 since `rain` was cleared), msl (Pa), q."""
         speed = self.speed(state)
         near = TEN_METRES * (0.4 + 0.6 * self.stability(state.surface, speed))  # a stable surface layer decouples
         cold = np.maximum(-state.surface, 0) * np.float32(DRAINAGE_TIME * GRAVITY / REFERENCE)
@@ -330,7 +330,7 @@ _AM = tuple(np.float32(weight) for weight in (0.5 + 0.088 + 2 * 0.013, 0.5 - 2 *
 
 
 def coarsen(state: State, factor: int) -> State:
-    """The state on a grid `factor` times as wide: mass, heat, water, and the mass fluxes through the faces are kept."""
+    """The state on a grid coarser by `factor`: mass, heat, water, and mass fluxes through the faces are conserved."""
 
     def mean(a: np.ndarray) -> np.ndarray:
         runs, rows, columns = a.shape
@@ -356,5 +356,5 @@ def balanced(streamfunction: np.ndarray, spacing: float) -> tuple[np.ndarray, np
 
 
 def fresh(state: State) -> State:
-    """The state, starting to count rain and evaporation, and its time steps, from here."""
+    """The state with rain, evaporation and the history of time steps reset."""
     return replace(state, rain=np.zeros_like(state.rain), evaporated=np.zeros_like(state.evaporated))

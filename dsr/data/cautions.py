@@ -1,4 +1,4 @@
-"""How a forecast differs from the data that a network was trained on: a line for people for each difference."""
+"""How a forecast differs from the data that a network was trained on: one line of text per difference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dsr.data.store import Variable
 
 @dataclass
 class Reach:
-    """How far the low fields given to a network reach beyond those of its training, for each variable."""
+    """How far the low-resolution input of a network exceeds the range of its training data, for each variable."""
 
     variables: list[Variable]
     trained: dict[str, np.ndarray]  # minimum, maximum, std: (variable) float64
     lowest: np.ndarray
     highest: np.ndarray
-    beyond: np.ndarray  # (variable) int64: the values more than one standard deviation beyond minimum or maximum
+    beyond: np.ndarray  # (variable) int64: number of values more than one standard deviation outside the range
     count: np.ndarray
 
     @classmethod
@@ -30,7 +30,7 @@ class Reach:
         return cls(features.low, trained, np.full(n, np.inf), np.full(n, -np.inf), np.zeros(n, int), np.zeros(n, int))
 
     def add(self, low: np.ndarray) -> None:
-        """Count fields, (n, [member,] variable, y, x) in physical units; what is missing is left out."""
+        """Count fields, (n, [member,] variable, y, x) in physical units; missing values are skipped."""
         values = np.moveaxis(low, -3, 0).reshape(len(self.variables), -1)
         least, most = (self.trained[key][:, None] for key in ("minimum", "maximum"))
         std = self.trained["std"][:, None]
@@ -40,7 +40,7 @@ class Reach:
         self.count += np.isfinite(values).sum(1)
 
     def cautions(self) -> list[str]:
-        """One line for each variable that reaches far beyond its training."""
+        """One line for each variable that goes far outside its range in training."""
         return [
             f"caution: {variable.name} is {self.lowest[i]:.4g} to {self.highest[i]:.4g} {variable.units} in the input, "
             f"{self.trained['minimum'][i]:.4g} to {self.trained['maximum'][i]:.4g} in training; "
@@ -55,16 +55,16 @@ def other_calendar(trained_on: Features, features: Features) -> list[str]:
     if not features.seasonal or features.calendar == trained_on.calendar:
         return []
     return [
-        f"caution: the input's calendar is {features.calendar}, that of training was {trained_on.calendar}; the season "
-        "is taken from how far a date is in its own year"
+        f"caution: the input has calendar {features.calendar}, the training data had {trained_on.calendar}; the season "
+        "is taken from the phase of a date in the year of its calendar"
     ]
 
 
 def other_intervals(domain: Domain, archive: AnyArchive) -> list[str]:
     usual = domain.interval[1] - domain.interval[0]
     lines = []
-    for name, given in intervals(archive).items():
-        lengths = sorted({round((end - start) * 3600) for start, end in given})
+    for name, hours_covered in intervals(archive).items():
+        lengths = sorted({round((end - start) * 3600) for start, end in hours_covered})
         if lengths != [usual]:
             hours = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
             lines.append(f"caution: {name} is over {hours} h; in training it was over {usual / 3600:g} h")

@@ -1,6 +1,7 @@
-"""No Zarr array is decoded by pickle, whatever its metadata ask for: that would execute what a file says.
+"""No Zarr array is decoded with pickle, whatever its metadata say: that would execute code from a file.
 
-numcodecs' registry knows pickle. It belongs to the whole process, so it is left as it is, and metadata are checked.
+The registry of numcodecs contains pickle. It belongs to the whole process, so it is left alone, and metadata are
+checked instead.
 """
 
 import json
@@ -17,29 +18,29 @@ CODECS = ("codecs", "index_codecs", "filters", "compressor", "compressors")
 
 
 def refuse_pickle(path: Any, key: str, content: bytes) -> None:
-    """Raise UserError where a file of a Zarr group is metadata that name pickle as a codec."""
+    """Raise UserError if a file of a Zarr group holds metadata that name pickle as a codec."""
     if not key.endswith(METADATA) or b"pickle" not in content:
         return
     try:
         metadata = json.loads(content)
     except ValueError:
-        return  # Zarr says so itself
+        return  # Zarr reports it
     if _names_pickle(metadata, is_codec=False):
-        raise UserError(f"{path}: {key} names pickle as a codec, which would execute what the file says")
+        raise UserError(f"{path}: {key} names pickle as a codec, which would execute code from the file")
 
 
 def _names_pickle(value: Any, *, is_codec: bool) -> bool:
     """Whether pickle is named in a JSON value, or in the codecs within it."""
     if isinstance(value, list):
-        return any(_names_pickle(one, is_codec=is_codec) for one in value)
+        return any(_names_pickle(item, is_codec=is_codec) for item in value)
     if not isinstance(value, dict):
         return is_codec and value in PICKLE
     named = is_codec and (value.get("name") in PICKLE or value.get("id") in PICKLE)
-    return named or any(_names_pickle(one, is_codec=key in CODECS) for key, one in value.items())
+    return named or any(_names_pickle(item, is_codec=key in CODECS) for key, item in value.items())
 
 
 class NoPickle(WrapperStore[Any]):
-    """Another Zarr store, whose metadata are checked when they are read. Raises UserError then."""
+    """A wrapper around a Zarr store that checks metadata when they are read. Raises UserError (see `refuse_pickle`)."""
 
     def __init__(self, store: Any, path: str = ""):
         super().__init__(store)

@@ -1,4 +1,4 @@
-"""Where a network was trained: its two grids and how its input was made, kept beside its weights."""
+"""The domain that a network was trained on: both grids and how its input was made, stored beside its weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Domain:
-    """What prediction must know of the store that a network was trained on, beyond its features."""
+    """What prediction must know about the training store, in addition to the features."""
 
     high: Grid
     low: Grid
     factor: int
-    interval: tuple[int, int]  # s from the valid time between which sums, means and extremes of the high data hold
+    interval: tuple[int, int]  # s relative to the valid time: the period of sums, means and extremes of the high data
     provenance: dict[str, Any]
 
     @classmethod
@@ -43,29 +43,29 @@ class Domain:
         return self.provenance.get("recipe", {}).get("factor") is not None
 
     def choices(self, part: str, variables: list[Variable]) -> list[dict[str, Choice]]:
-        """How to take the "low" or "static" variables: as the recipe did, in the training's units.
+        """How to read the "low" or "static" variables: as the recipe did, in the units used in training.
 
-        One dictionary for each archive that the recipe's low data came from.
+        One dictionary per archive of the recipe's low data.
         """
         recipe = self.provenance.get("recipe", {})
         files = recipe.get(part) or (recipe.get("high") if part == "low" else None) or {}
         units = {v.name: v.units for v in variables}
         result = []
-        for one in files if isinstance(files, list) else [files]:
-            told = one.get("variables") or {}
-            names = [name for name in units if name in told] if isinstance(files, list) else list(units)
-            result.append({name: Choice(**{**told.get(name, {}), "units": units[name]}) for name in names})
-        return [chosen for chosen in result if chosen]
+        for archive in files if isinstance(files, list) else [files]:
+            given = archive.get("variables") or {}
+            names = [name for name in units if name in given] if isinstance(files, list) else list(units)
+            result.append({name: Choice(**{**given.get(name, {}), "units": units[name]}) for name in names})
+        return [choices for choices in result if choices]
 
     def low_options(self, number: int = 0) -> dict[str, Any]:
-        """What else the recipe says of the low archive (of the one with this number), as `open_archive` takes it."""
+        """The recipe's other settings of the low archive with this number, as keywords of `open_archive`."""
         recipe = self.provenance.get("recipe", {})
         files = recipe.get("low") or recipe.get("high") or {}
-        one = files[number] if isinstance(files, list) else files
-        return {key: one[key] for key in ("offset_hours", "crs", "rotate_winds") if key in one}
+        archive = files[number] if isinstance(files, list) else files
+        return {key: archive[key] for key in ("offset_hours", "crs", "rotate_winds") if key in archive}
 
     def to_json(self) -> dict[str, Any]:
-        """All but the coordinates' values, for model.json."""
+        """Everything except the values of the coordinates, for model.json."""
         grids = {
             group: {str(n): {"dims": list(c.dims), "attributes": plain(c.attrs)} for n, c in grid.coords.items()}
             for group, grid in self._coordinates.items()
@@ -74,7 +74,7 @@ class Domain:
         return {"grids": grids, **{key: getattr(self, key) for key in keys}}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The coordinates' values, for a safetensors file beside model.json."""
+        """The values of the coordinates, for a safetensors file beside model.json."""
         grids = self._coordinates
         return {f"{group}_{name}": np.array(c) for group, grid in grids.items() for name, c in grid.coords.items()}
 
@@ -96,11 +96,10 @@ class Domain:
 
 
 def _interval(store: Store) -> tuple[int, int]:
-    """What the archive said; of a store that does not say, the step up to the valid time."""
-    found = [
-        hours for told in store.attributes["provenance"].get("intervals", {}).get("high", {}).values() for hours in told
-    ]
-    if found:
-        return int(found[0][0] * 3600), int(found[0][1] * 3600)
+    """The interval that the archive gave; if the store has none, the time step before the valid time."""
+    given = store.attributes["provenance"].get("intervals", {}).get("high", {})
+    intervals = [interval for of_variable in given.values() for interval in of_variable]
+    if intervals:
+        return int(intervals[0][0] * 3600), int(intervals[0][1] * 3600)
     steps, counts = np.unique(np.diff(np.unique(store.time)), return_counts=True)
     return (-int(steps[counts.argmax()]), 0) if len(steps) else (0, 0)

@@ -1,4 +1,4 @@
-"""The chunks of a store's fields: one row each, compressed; written here, and verified whenever they are read."""
+"""The chunks of a store's fields: one row each, compressed; written here and verified at every read."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,7 +16,7 @@ from dsr.errors import UserError
 
 CODECS = (BytesCodec(endian="little"), BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"))
 COMPRESSOR = Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE)
-blosc.use_threads = False  # with them the blocks of a chunk lie in the order in which they happened to be ready
+blosc.use_threads = False  # with threads, the order of blocks in a chunk would vary
 
 
 def chunk_name(array: str, row: int, dimensions: int) -> str:
@@ -25,9 +25,9 @@ def chunk_name(array: str, row: int, dimensions: int) -> str:
 
 
 class Fields:
-    """(row, ...) float32: `fields[rows]` reads the rows that an index, a slice or an array of indices names.
+    """(row, ...) float32: `fields[rows]` reads rows by an index, a slice or an array of indices.
 
-    Raises UserError where a chunk is not what was written; `valid_time(row)` is told then.
+    Raises UserError, with `valid_time(row)`, if a chunk is not what was written.
     """
 
     def __init__(self, files: Files, name: str, valid_time: Callable[[int], str]):
@@ -36,9 +36,9 @@ class Fields:
         self.shape = tuple(metadata["shape"])
         self._rows = np.arange(self.shape[0])
         grid = {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}}
-        ours = ("float32", grid, [codec.to_dict() for codec in CODECS])
-        if (metadata["data_type"], metadata["chunk_grid"], metadata["codecs"]) != ours:
-            raise UserError(f"{files.path}: {name} is not laid out as dsr writes it: prepare the store again")
+        expected = ("float32", grid, [codec.to_dict() for codec in CODECS])
+        if (metadata["data_type"], metadata["chunk_grid"], metadata["codecs"]) != expected:
+            raise UserError(f"{files.path}: {name} does not have the layout that dsr writes: prepare the store again")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -51,14 +51,14 @@ class Fields:
         return result
 
     def _read(self, row: int, out: np.ndarray) -> None:
-        def what() -> str:
+        def description() -> str:
             return f"row {row} of {self.name} (valid {self.valid_time(row)})"
 
-        blosc.decompress(self.files.read(chunk_name(self.name, row, len(self.shape)), what), out)
+        blosc.decompress(self.files.read(chunk_name(self.name, row, len(self.shape)), description), out)
 
 
 class Chunks:
-    """The same rows to be written, `chunks[row] = field`, in any order; `sums` gets each file's checksum."""
+    """The same rows for writing, `chunks[row] = field`, in any order; `sums` collects the checksum of each file."""
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...], sums: dict[str, str]):
         self.folder, self.name, self.shape, self.sums = folder, name, shape, sums
@@ -71,9 +71,9 @@ class Chunks:
         name = chunk_name(self.name, int(row), len(self.shape))
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(".partial")
-        beside.write_bytes(content)
-        beside.replace(path)
+        partial = path.with_name(".partial")
+        partial.write_bytes(content)
+        partial.replace(path)
         self.sums[name] = checksum(content)
 
     def absent(self) -> int | None:
@@ -83,7 +83,7 @@ class Chunks:
 
 
 class VerifiedStore(zarr.abc.store.Store):
-    """The same files for Zarr and xarray: read-only, listed by the manifest, each verified when it is read."""
+    """The same files for Zarr and xarray: read-only, listed in the manifest, each verified when it is read."""
 
     supports_writes = supports_deletes = supports_partial_writes = False
     supports_listing = True

@@ -1,4 +1,4 @@
-"""From paths, globs and URLs to files here: remote ones are fetched, compressed ones unpacked."""
+"""From paths, globs and URLs to local files: remote files are downloaded, compressed files unpacked."""
 
 import bz2
 import gzip
@@ -17,7 +17,7 @@ UNPACK: dict[bytes, Any] = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ
 
 
 class File(NamedTuple):
-    """One file or Zarr group: the name that people know, and where libraries read it."""
+    """One file or Zarr group: the name for messages, and the path that libraries read."""
 
     name: str
     path: str
@@ -26,8 +26,8 @@ class File(NamedTuple):
 def find(patterns: Sequence[str], root: Path | None = None) -> list[File]:
     """Every file that the `patterns` name (relative ones in `root`), each once, in the order of their names.
 
-    NetCDF and GRIB libraries read only local files, so that remote ones are fetched into a folder that goes when the
-    process ends; a remote Zarr group is read where it is. Raises UserError: no such file, or out of reach.
+    NetCDF and GRIB libraries read only local files, so remote files are downloaded into a folder that is removed when
+    the process ends; a remote Zarr group is read in place. Raises UserError: no such file, or unreachable.
     """
     files = [file for pattern in patterns for file in _matching(pattern, root)]
     return list(dict.fromkeys(files))
@@ -44,14 +44,16 @@ def _matching(pattern: str, root: Path | None) -> Iterator[File]:
         if not paths or not system.exists(paths[0]):
             raise Missing(f"{shown}: no such file")
         local = "file" in system.protocol
-        for one in paths:
-            url = one if local else system.unstrip_protocol(one)
-            if system.isdir(one):
-                if not _is_zarr(system, one):
-                    raise UserError(f"{one}: is a folder but not a Zarr group; name its files, such as '{one}/*.nc'")
+        for entry in paths:
+            url = entry if local else system.unstrip_protocol(entry)
+            if system.isdir(entry):
+                if not _is_zarr(system, entry):
+                    raise UserError(
+                        f"{entry}: is a folder but not a Zarr group; name the files in it, such as '{entry}/*.nc'"
+                    )
                 yield File(without_credentials(url), url)
             else:
-                yield File(without_credentials(url), _unpacked(one if local else str(cached(system, one))))
+                yield File(without_credentials(url), _unpacked(entry if local else str(cached(system, entry))))
     except (ImportError, ValueError, OSError) as error:
         raise UserError(f"{shown}: cannot be reached ({without_credentials(first_line(error))})") from error
 
@@ -61,7 +63,7 @@ def _is_zarr(system: Any, path: str) -> bool:
 
 
 def _unpacked(path: str) -> str:
-    """The path itself, or where its content lies unpacked."""
+    """The path itself, or that of the unpacked copy."""
     with Path(path).open("rb") as file:
         start = file.read(6)
     unpack = next((opener for magic, opener in UNPACK.items() if start.startswith(magic)), None)

@@ -1,4 +1,4 @@
-"""Filling a store from its archives: every field is read once, in jobs of one file's rows, by several processes."""
+"""Filling a store from its archives: every field is read once, in jobs of rows from one file, by several processes."""
 
 import json
 from collections import Counter
@@ -17,27 +17,27 @@ from dsr.data.store import Layout
 from dsr.data.workers import Put, write_rows
 from dsr.data.writer import Writer
 
-ROWS = 64  # of a job, at most
+ROWS = 64  # per job, at most
 
 
 @dataclass
 class Plan:
-    """What is to be written: the layout, and which frame of which archive fills each row."""
+    """What will be written: the layout, and the frame of an archive that fills each row."""
 
     layout: Layout
     high: Archive
     high_frames: np.ndarray  # (time) int64
-    high_cut: tuple[slice, slice]  # the part of the high archive's grid that is kept
+    high_cut: tuple[slice, slice]  # the part of the high archive's grid that is used
     low: AnyArchive | None  # None: the high archive, coarsened
     low_frames: np.ndarray  # (sample) int64
-    cells: np.ndarray | None  # (y, x): areas, where the low fields are made by coarsening
+    cells: np.ndarray | None  # (y, x): areas, if low fields are made by coarsening
 
     @property
     def archives(self) -> list[AnyArchive]:
         return [self.high] if self.low is None else [self.high, self.low]
 
-    def taken_counts(self) -> Counter[Any]:
-        """{(archive, variable, what): how many values were mended} since this was asked last."""
+    def pop_counts(self) -> Counter[Any]:
+        """{(archive, variable, what): number of corrected values} since the last call."""
         counts = Counter({(a.name, *key): n for a in self.archives for key, n in a.counts.items()})
         for archive in self.archives:
             archive.counts.clear()
@@ -48,47 +48,47 @@ class Plan:
 
 
 def fill(plan: Plan, writer: Writer, first: tuple[int, int] = (0, 0)) -> None:
-    """Write the rows of the plan, from the `first` of high and of low on, and note in its layout what was mended."""
+    """Write the rows of the plan from the `first` of high and low on, and note corrections in its layout."""
     counts = write_rows(writer, _jobs(plan, first), partial(_Fill, plan))
-    plan.layout.provenance["problems"] += _mended(counts)
+    plan.layout.provenance["problems"] += _corrections(counts)
 
 
 def identity(plan: Plan) -> str:
-    """A text that tells this preparation from any other: of other code, recipe or files."""
-    told = {key: value for key, value in plan.layout.provenance.items() if key != "made"}
+    """A text that identifies this preparation by code version, recipe and files."""
+    described = {key: value for key, value in plan.layout.provenance.items() if key != "made"}
     names = sorted({file for archive in plan.archives for file in archive.files})
     files = [(name, *_stamp(Path(name))) for name in names]
-    return json.dumps([__version__, told, files, len(plan.high_frames), len(plan.low_frames)])
+    return json.dumps([__version__, described, files, len(plan.high_frames), len(plan.low_frames)])
 
 
 def _stamp(file: Path) -> tuple[int, ...]:
     return (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else ()
 
 
-Job = tuple[str, list[int]]  # "high" or "low", and rows; where low is made by coarsening, those of "high" fill both
+Job = tuple[str, list[int]]  # "high" or "low", and rows; if low is made by coarsening, rows of "high" fill both
 
 
 def _jobs(plan: Plan, first: tuple[int, int]) -> list[Job]:
-    """The rows of all fields, those of one file together."""
+    """The rows of all fields, grouped by file."""
     jobs: list[Job] = []
-    for part, archive, frames, begin in (
+    for part, archive, frames, start in (
         ("high", plan.high, plan.high_frames, first[0]),
         ("low", plan.low, plan.low_frames, first[1]),
     ):
         if archive is None:
             continue
-        held = None
-        for row, frame in enumerate(frames[begin:].tolist(), begin):
+        open_file = None
+        for row, frame in enumerate(frames[start:].tolist(), start):
             file = archive.file(frame)
-            if file != held or len(jobs[-1][1]) == ROWS:
+            if file != open_file or len(jobs[-1][1]) == ROWS:
                 jobs.append((part, []))
             jobs[-1][1].append(row)
-            held = file
+            open_file = file
     return jobs
 
 
 class _Fill:
-    """Reads the rows of a job and puts them into the store, in whichever process."""
+    """Reads the rows of a job and puts them into the store, in any process."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -107,11 +107,11 @@ class _Fill:
             for name, field in fields.items():
                 put(name, row, field)
                 missing[name, "missing", ""] += int(np.isnan(field).sum())
-        return missing + plan.taken_counts()
+        return missing + plan.pop_counts()
 
 
-def _mended(counts: Counter[Any]) -> list[str]:
-    """What was mended while reading, counted."""
+def _corrections(counts: Counter[Any]) -> list[str]:
+    """The corrections made while reading, with their counts."""
     lines = []
     for (archive, name, what), count in sorted(counts.items()):
         if name == "missing" and count:

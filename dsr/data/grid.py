@@ -1,4 +1,4 @@
-"""Where a grid lies: its projection, positions, areas, coarsening, and its place on another grid."""
+"""A grid on the earth: its projection, positions, areas, coarsening, and its position on another grid."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from dsr.data.curvilinear import lines, precision
 from dsr.data.interpolate import Index
 from dsr.errors import UserError
 
-EDGE = 1e-3  # of a cell: coordinates in float32, or rounded to three decimals, differ by less
+EDGE = 1e-3  # of a cell: rounding to float32 or three decimals changes coordinates by less
 CHECKED = 100  # rows and columns whose positions are checked
-TILE = 2**19  # points that are projected at once
+TILE = 2**19  # points projected at once
 KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 ROTATED = "rotated_latitude_longitude"
 
@@ -22,10 +22,10 @@ ROTATED = "rotated_latitude_longitude"
 class Grid:
     """A rectangle of points along one `y` and one `x`: latitudes and longitudes, or the coordinates of a projection.
 
-    `y` (rows) and `x` (columns) are float64, each rising or falling; longitudes are unwrapped. `mapping` holds the CF
-    grid-mapping attributes of a projection, whose coordinates are in metres (in degrees where the pole is rotated).
-    None: latitudes and longitudes in degrees, as they are. Empty: a bare plane in metres, which lies nowhere on the
-    earth. Raises UserError where a coordinate does not rise or fall throughout, or has fewer than two points.
+    `y` (rows) and `x` (columns) are float64, each increasing or decreasing; longitudes are unwrapped. `mapping` holds
+    the CF grid-mapping attributes of a projection, with coordinates in metres (in degrees for a rotated pole). None:
+    latitudes and longitudes in degrees. Empty: a bare plane in metres, without a location on the earth. Raises
+    UserError if a coordinate is not strictly monotonic, or has fewer than two points.
     """
 
     def __init__(self, y: np.ndarray, x: np.ndarray, mapping: projection.Mapping | None = None):
@@ -39,9 +39,11 @@ class Grid:
         for name, values in (("y", self.y), ("x", self.x)):
             steps = np.diff(values)
             if len(values) < 2 or not (np.all(steps > 0) or np.all(steps < 0)):
-                raise UserError(f"the grid's {name} coordinate must rise or fall throughout, over two points or more")
+                raise UserError(
+                    f"the grid's {name} coordinate must increase or decrease throughout and have at least two points"
+                )
         if self.angular and np.abs(self.y).max() > 90 + EDGE:
-            raise UserError(f"the grid's latitudes run from {self.y[0]:g} to {self.y[-1]:g}: beyond 90 there are none")
+            raise UserError(f"the grid's latitudes run from {self.y[0]:g} to {self.y[-1]:g}, beyond 90")
 
     def __reduce__(self) -> Any:
         return Grid, (self.y, self.x, self.mapping)
@@ -53,7 +55,7 @@ class Grid:
 
     @property
     def bare(self) -> bool:
-        """Whether it is a plane that lies nowhere on the earth."""
+        """Whether it is a plane without a location on the earth."""
         return self.mapping == {}
 
     @property
@@ -73,13 +75,13 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, float]:
-        """(dy, dx): the mean steps of the coordinates, negative where they fall."""
+        """(dy, dx): the mean steps of the coordinates, negative if they decrease."""
         dy, dx = (float((values[-1] - values[0]) / (len(values) - 1)) for values in (self.y, self.x))
         return dy, dx
 
     @property
     def spacing_km(self) -> tuple[float, float]:
-        """(dy, dx) of a cell; where coordinates are angles, at the domain's mean latitude."""
+        """(dy, dx) of a cell; of angular coordinates, at the mean latitude of the domain."""
         dy, dx = (float(np.abs(np.diff(values)).mean()) for values in (self.y, self.x))
         if self.angular:
             return dy * KM_PER_DEGREE, dx * KM_PER_DEGREE * float(np.cos(np.deg2rad(self.y.mean())))
@@ -87,14 +89,14 @@ class Grid:
 
     @property
     def period(self) -> int | None:
-        """After how many columns its places come again, where columns go round the earth; some repeat the first."""
+        """The number of columns once around the earth, beyond which they repeat; None if there are fewer."""
         columns = round(360 / abs(self.spacing[1]))
         whole = abs(columns - 360 / abs(self.spacing[1])) < 0.01
         return columns if self.angular and whole and columns <= len(self.x) else None
 
     @property
     def periodic(self) -> bool:
-        """Whether its columns go round the earth, so that the first follows on the last."""
+        """Whether its columns go around the earth, so that the first follows the last."""
         return self.period == len(self.x)
 
     @property
@@ -115,51 +117,51 @@ class Grid:
             return np.broadcast_to(self.y[:, None], self.shape), np.broadcast_to(self.x, self.shape)
         latitude, longitude = np.empty(self.shape), np.empty(self.shape)
         for rows in _tiles(self.shape):
-            latitude[rows], longitude[rows] = self._places(rows)
+            latitude[rows], longitude[rows] = self._positions_of(rows)
         return latitude, longitude
 
-    def _places(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude of some rows; without keeping them, since large grids are placed tile by tile."""
+    def _positions_of(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Latitude and longitude of some rows; not cached, since large grids are processed tile by tile."""
         if self.mapping is None or "_positions" in self.__dict__:
             return self.latitude[rows], self.longitude[rows]
-        found = projection.degrees(self.mapping, *np.meshgrid(self.y[rows], self.x, indexing="ij"))
-        if not all(np.isfinite(values).all() for values in found):
-            raise UserError(f"points of the grid lie off the earth in its projection ({self._name}): crop them away")
-        return found
+        positions = projection.degrees(self.mapping, *np.meshgrid(self.y[rows], self.x, indexing="ij"))
+        if not all(np.isfinite(values).all() for values in positions):
+            raise UserError(f"points of the grid are not on the earth in its projection ({self._name}): crop them")
+        return positions
 
     def area(self) -> np.ndarray:
-        """(y, x) float64: the relative area of each cell on the earth, with mean 1 (of a bare plane: as it is)."""
+        """(y, x) float64: the relative area of each cell on the earth (for a bare plane, on the plane), with mean 1."""
         y, x = edges(self.y), edges(self.x)
         if self.angular:
             y = np.sin(np.deg2rad(np.clip(y, -90, 90)))
         cells = np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))
         if self.mapping and not self.angular:
             for rows in _tiles(self.shape):
-                cells[rows] /= projection.areal_scale(self.mapping, *self._places(rows))
+                cells[rows] /= projection.areal_scale(self.mapping, *self._positions_of(rows))
         return cells / cells.mean()
 
     def crop(self, rows: slice, columns: slice) -> "Grid":
-        """The part of it in these rows and columns."""
+        """The part in these rows and columns."""
         return Grid(self.y[rows], self.x[columns], self.mapping)
 
     def coarsened(self, factor: int) -> "Grid":
-        """The grid of blocks of `factor` x `factor` cells; rows and columns left over at the end are cropped.
+        """The grid of blocks of `factor` x `factor` cells; left-over rows and columns at the end are cropped.
 
-        Raises UserError where not even two blocks fit.
+        Raises UserError if there are fewer than two blocks along an axis.
         """
         rows, columns = (size // factor for size in self.shape)
         if min(rows, columns) < 2:
             size = f"{self.shape[0]} x {self.shape[1]}"
-            raise UserError(f"a grid of {size} points is too small to be coarsened x{factor}")
+            raise UserError(f"a grid of {size} points is too small to be coarsened by {factor}")
         y = self.y[: rows * factor].reshape(rows, factor).mean(1)
         x = self.x[: columns * factor].reshape(columns, factor).mean(1)
         return Grid(y, x, self.mapping)
 
     def same(self, other: "Grid") -> bool:
-        """Whether it has the same points, to a small part of a cell."""
+        """Whether it has the same points, within a small fraction of a cell."""
         if self is other:
             return True
-        if self.shape != other.shape or not self._alike(other):
+        if self.shape != other.shape or not self._same_coordinates(other):
             return False
         pairs = zip((self.y, self.x), (other.y, other.x), self.spacing, strict=True)
         return all(np.allclose(a, b, rtol=0, atol=EDGE * abs(step)) for a, b, step in pairs)
@@ -167,85 +169,85 @@ class Grid:
     def index_on(self, low: "Grid") -> Index:
         """Two (y, x) float64: the fractional row and column on the grid `low` of every point, from positions alone.
 
-        Cell- and node-registered grids, rising or falling coordinates, other projections and other longitude
-        conventions all come out of this. Values below 0 or beyond the last row lie outside the low points (`covers`).
-        Beyond the index itself, some 100 MB are needed, however large the grids.
+        This handles cell- and node-registered grids, increasing or decreasing coordinates, different projections and
+        longitude conventions. Values below 0 or beyond the last row are outside the low points (`covers`). Apart from
+        the index itself, about 100 MB are needed, however large the grids.
         """
-        if self._alike(low):
+        if self._same_coordinates(low):
             rows, columns = np.meshgrid(*low._along(self.y, self.x), indexing="ij", copy=False)
             return Index(rows, columns, low.period)
         if self.bare or low.bare:
-            raise UserError("a bare plane, without latitude and longitude, cannot be placed on a grid of the earth")
+            raise UserError("a bare plane without latitude and longitude cannot be located on a grid of the earth")
         rows, columns = np.empty(self.shape), np.empty(self.shape)
         for tile in _tiles(self.shape):
-            rows[tile], columns[tile] = low.index_of(*self._places(tile))
+            rows[tile], columns[tile] = low.index_of(*self._positions_of(tile))
         return Index(rows, columns, low.period)
 
     def index_of(self, latitude: np.ndarray, longitude: np.ndarray) -> Index:
-        """Fractional rows and columns on it of places, in degrees; two float64 arrays of their shape."""
+        """Fractional rows and columns of positions in degrees; two float64 arrays of the same shape."""
         y, x = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
         if self.mapping is not None:
             y, x = projection.coordinates(self.mapping, y, x)
         return self._along(y, x)
 
     def _along(self, y: np.ndarray, x: np.ndarray) -> Index:
-        """Fractional rows of `y` and columns of `x`, in its own coordinates but for turns of 360 degrees."""
+        """Fractional rows of `y` and columns of `x`, in the grid's coordinates up to multiples of 360 degrees."""
         if self.angular:
             west = self.x.min() - 0.5 * abs(self.spacing[1]) - 1e-6
             x = west + (x - west) % 360
         return Index(_position(y, self.y), _position(x, self.x), self.period)
 
     def check_position(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
-        """Hold its positions against the (y, x) latitudes and longitudes, in degrees, that a file gives for them.
+        """Check its positions against the (y, x) latitudes and longitudes, in degrees, that a file gives for them.
 
-        "" where they agree to the precision that the file's values have (float32, rounded decimals), else a note for
-        people. Raises UserError where they differ by more than a tenth of a cell. Missing values say nothing; of a
-        large grid, some hundred rows and columns are looked at.
+        "" if they agree to the precision of the file's values (float32, rounded decimals), otherwise a note for the
+        user. Raises UserError if they differ by more than a tenth of a cell. Missing values are ignored; in a large
+        grid, about a hundred rows and columns are checked.
         """
         if np.shape(latitude) != self.shape or np.shape(longitude) != self.shape:
             raise UserError(f"latitude has shape {np.shape(latitude)}, but the grid {self.shape}")
-        apart, row, column = self._apart(latitude, longitude)
-        told = np.asarray(latitude), np.asarray(longitude)
-        if apart <= EDGE + 2 * precision(*told) * KM_PER_DEGREE / min(self.spacing_km):
+        offset, row, column = self._largest_offset(latitude, longitude)
+        given = np.asarray(latitude), np.asarray(longitude)
+        if offset <= EDGE + 2 * precision(*given) * KM_PER_DEGREE / min(self.spacing_km):
             return ""
         ours = self.y[row], self.x[column]
         if self.mapping is not None:
             ours = projection.degrees(self.mapping, *ours)
-        says = (
-            f"its latitude and longitude lie up to {apart:.2g} cells off its grid ({self._name or 'y and x'}): at row "
-            f"{row}, column {column} they say {_place(*(values[row, column] for values in told))}, the grid says "
+        difference = (
+            f"its latitude and longitude are up to {offset:.2g} cells off its grid ({self._name or 'y and x'}): at row "
+            f"{row}, column {column} they are {_place(*(values[row, column] for values in given))}, but by the grid "
             f"{_place(*ours)}"
         )
-        if apart <= 0.1:
-            return says
-        raise UserError(f"{says}; give the right `crs` in a recipe{self._fitting(latitude, longitude)}")
+        if offset <= 0.1:
+            return difference
+        raise UserError(f"{difference}; give the right `crs` in a recipe{self._suggestion(latitude, longitude)}")
 
-    def _apart(self, latitude: np.ndarray, longitude: np.ndarray) -> tuple[float, int, int]:
-        """How many cells, at most, its points lie from these places; and the row and column where."""
-        some = [np.unique(np.linspace(0, size - 1, CHECKED).astype(int)) for size in self.shape]
-        told = [np.asarray(values)[np.ix_(*some)] for values in (latitude, longitude)]
-        rows, columns = self.index_of(*told)
-        off_row, off_column = np.abs(rows - some[0][:, None]), np.abs(columns - some[1])
+    def _largest_offset(self, latitude: np.ndarray, longitude: np.ndarray) -> tuple[float, int, int]:
+        """The largest distance in cells of its points from these positions, and the row and column where it occurs."""
+        subset = [np.unique(np.linspace(0, size - 1, CHECKED).astype(int)) for size in self.shape]
+        given = [np.asarray(values)[np.ix_(*subset)] for values in (latitude, longitude)]
+        rows, columns = self.index_of(*given)
+        off_row, off_column = np.abs(rows - subset[0][:, None]), np.abs(columns - subset[1])
         if self.angular:
             turn = 360 / abs(self.spacing[1])
             off_column = np.minimum(off_column % turn, -off_column % turn)
-        apart = np.where(np.isfinite(told[0] + told[1]), np.maximum(off_row, off_column), 0.0)
-        i, j = np.unravel_index(apart.argmax(), apart.shape)
-        return float(apart[i, j]), int(some[0][i]), int(some[1][j])
+        offset = np.where(np.isfinite(given[0] + given[1]), np.maximum(off_row, off_column), 0.0)
+        i, j = np.unravel_index(offset.argmax(), offset.shape)
+        return float(offset[i, j]), int(subset[0][i]), int(subset[1][j])
 
-    def _fitting(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
-        """Words on the grid mapping under which its coordinates lie where a file says, if one can be found."""
+    def _suggestion(self, latitude: np.ndarray, longitude: np.ndarray) -> str:
+        """Text on a grid mapping that gives its coordinates the positions in a file, if one can be found."""
         try:
             mapping = lines(latitude, longitude)[2]
-            fits = Grid(self.y, self.x, mapping)._apart(latitude, longitude)[0] < 0.1
+            fits = Grid(self.y, self.x, mapping)._largest_offset(latitude, longitude)[0] < 0.1
         except UserError:
             fits = False
-        return f"; this one fits: {json.dumps(mapping)}" if fits else ""
+        return f"; this one matches: {json.dumps(mapping)}" if fits else ""
 
     def covers(self, index: Index) -> np.ndarray:
-        """(Y, X) bool: which places on it (`index_on`) lie inside its cells, at most half a cell beyond its points.
+        """(Y, X) bool: which positions (`index_on`) lie inside its cells, at most half a cell beyond its points.
 
-        Where its outermost row is the last one before a pole, all between that row and the pole does.
+        If its outermost row is the last one before a pole, everything between that row and the pole is inside.
         """
         first, last = -0.5 - EDGE, np.array(self.shape) - 0.5 + EDGE
         rows, columns = index
@@ -260,7 +262,7 @@ class Grid:
         return self.angular and abs(row) > abs(neighbour) and 90 - abs(row) < abs(row - neighbour)
 
     def extent(self) -> str:
-        """Such as "50.25 N .. 58 N, 10 W .. 1.75 E", for people."""
+        """The extent as text, such as "50.25 N .. 58 N, 10 W .. 1.75 E"."""
         if self.bare:
             y, x = (f"{k} {v.min() / 1000:.6g} .. {v.max() / 1000:.6g} km" for k, v in (("y", self.y), ("x", self.x)))
             return f"{y}, {x}"
@@ -270,7 +272,7 @@ class Grid:
         return f"{south} .. {north}, {west} .. {east}"
 
     def describe(self) -> str:
-        """One line for people: size, spacing, projection, extent."""
+        """One line of text: size, spacing, projection, extent."""
         (rows, columns), (dy, dx) = self.shape, map(abs, self.spacing)
         scale, unit = (1, "degrees") if self.angular else (1000, "km")
         size = f"{rows} x {columns} points, {dy / scale:.4g} x {dx / scale:.4g} {unit}"
@@ -281,15 +283,15 @@ class Grid:
 
     @classmethod
     def from_2d(cls, latitude: np.ndarray, longitude: np.ndarray, mapping: projection.Mapping | None = None) -> "Grid":
-        """The grid whose points have these (y, x) latitudes and longitudes, on `mapping` or what can be recovered.
+        """The grid whose points have these (y, x) latitudes and longitudes, on `mapping` or a recovered projection.
 
-        Raises UserError where there is none (`curvilinear.lines`).
+        Raises UserError if there is none (`curvilinear.lines`).
         """
         return cls(*lines(latitude, longitude, mapping))
 
     @classmethod
     def from_dataset(cls, dataset: Any) -> "Grid":
-        """The grid of an xarray Dataset that has y and x, and crs where it is projected, as `to_dataset` gives it."""
+        """The grid of an xarray Dataset with y and x, and crs if it is projected, as `to_dataset` returns it."""
         y, x = dataset["y"], dataset["x"]
         if "crs" in dataset.variables:
             grid = cls(y.values, x.values, dict(dataset["crs"].attrs))
@@ -299,7 +301,7 @@ class Grid:
             scale = 1000.0 if y.attrs.get("units") == "km" else 1.0
             return cls(y.values * scale, x.values * scale, {})
         if "latitude" in dataset.variables:
-            grid._positions = dataset["latitude"].values, dataset["longitude"].values  # what training saw, to the bit
+            grid._positions = dataset["latitude"].values, dataset["longitude"].values  # as in training, to the bit
         return grid
 
     def to_dataset(self) -> Any:
@@ -335,17 +337,17 @@ class Grid:
     def _name(self) -> str:
         return str((self.mapping or {}).get("grid_mapping_name", ""))
 
-    def _alike(self, other: "Grid") -> bool:
+    def _same_coordinates(self, other: "Grid") -> bool:
         """Whether both have the same coordinate system."""
         if self.mapping is None or other.mapping is None:
             return self.mapping is other.mapping
-        return projection.alike(self.mapping, other.mapping)
+        return projection.same_projection(self.mapping, other.mapping)
 
 
 def block_mean(field: np.ndarray, cells: np.ndarray, factor: int) -> np.ndarray:
-    """(..., y, x) -> (..., y // factor, x // factor) float32: the mean over blocks, weighted by the `cells`' areas.
+    """(..., y, x) -> (..., y // factor, x // factor) float32: the mean over blocks, weighted by the areas in `cells`.
 
-    Missing values are left out of their block's mean; a block without any value is missing.
+    Missing values are excluded from the mean of a block; a block without any value is missing.
     """
     rows, columns = (size // factor for size in cells.shape)
 
@@ -353,14 +355,14 @@ def block_mean(field: np.ndarray, cells: np.ndarray, factor: int) -> np.ndarray:
         cut = values[..., : rows * factor, : columns * factor]
         return cut.reshape(*values.shape[:-2], rows, factor, columns, factor).sum((-3, -1))
 
-    good = np.isfinite(field)
-    weight = blocks(np.where(good, cells, 0.0))
-    total = blocks(np.where(good, field, 0.0) * cells)
+    known = np.isfinite(field)
+    weight = blocks(np.where(known, cells, 0.0))
+    total = blocks(np.where(known, field, 0.0) * cells)
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan).astype(np.float32)
 
 
 def _place(latitude: float, longitude: float) -> str:
-    """Such as "50.25 N, 10 W"."""
+    """A position as text, such as "50.25 N, 10 W"."""
     east = (longitude + 180) % 360 - 180
     return f"{abs(latitude):.6g} {'S' if latitude < 0 else 'N'}, {abs(east):.6g} {'W' if east < 0 else 'E'}"
 
@@ -372,13 +374,13 @@ def _tiles(shape: tuple[int, int]) -> Iterator[slice]:
 
 
 def edges(centres: np.ndarray) -> np.ndarray:
-    """(n) coordinates -> (n + 1) edges of the cells about them."""
+    """(n) coordinates -> (n + 1) edges of the cells around them."""
     middle = 0.5 * (centres[1:] + centres[:-1])
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
 def _position(values: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
-    """The fractional index of `values` along a monotonic `coordinate`, going on in a straight line beyond its ends."""
+    """The fractional index of `values` along a monotonic `coordinate`, extrapolated linearly beyond its ends."""
     index = np.arange(len(coordinate), dtype=np.float64)
     if coordinate[0] > coordinate[-1]:
         return len(coordinate) - 1 - _position(values, coordinate[::-1])

@@ -1,4 +1,4 @@
-"""What a store holds, for people: grids, times, pairing, splits, statistics, fingerprint, problems."""
+"""A store as text: grids, times, pairing, splits, statistics, fingerprint, problems."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from dsr.data.store import SPLITS, Store, Variable
 
 
 def describe(path: Path | str) -> str:
-    """The store at `path`, in plain text lines. Raises UserError where there is none."""
+    """The store at `path` as plain text. Raises UserError if there is none."""
     store = Store(path)
     provenance: dict[str, Any] = store.attributes.get("provenance", {})  # type: ignore[assignment]
     sections = {
@@ -45,13 +45,13 @@ def times(store: Store) -> list[str]:
     leads = np.unique(store.low_lead_time) / 3600
     hours = ", ".join(f"{h:g}" for h in leads) if len(leads) <= 12 else f"{len(leads)}, {leads[0]:g} to {leads[-1]:g}"
     runs = np.unique(store.low_init_time)
-    several = len(store.high_index) - len(np.unique(store.high_index))
+    repeated = len(store.high_index) - len(np.unique(store.high_index))
     calendar = "" if store.calendar in ("standard", "proleptic_gregorian") else f" in the {store.calendar} calendar"
     return [
         f"{len(store.time)} truths, {_span(store, store.time)}{calendar}",
         f"{len(store.high_index)} samples, {len(runs)} initial times, {_span(store, runs)}",
         f"leads {hours} h" + (f"; {store.members} members" if store.members else ""),
-        f"paired by {store.attributes['pairing']}" + (f"; {several} samples share their truth" if several else ""),
+        f"paired by {store.attributes['pairing']}" + (f"; {repeated} samples share their truth" if repeated else ""),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Physical limits: what no field on the earth can hold, so that a wrong unit or a fill value is seen."""
+"""Physical limits: values that no field on the earth can have reveal a wrong unit or a fill value."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ class Limit(NamedTuple):
     units: str
     lower: float
     upper: float
-    rounding: float = 0.0  # beyond the lower limit by no more than this, it is rounding: clipped and counted
+    rounding: float = 0.0  # values this far beyond a limit are rounding errors: clipped and counted
 
 
-# By a part of the CF standard name, the first that fits. Wide: records on earth lie well inside.
+# By a part of the CF standard name; the first match counts. Wide: records on earth are well inside.
 LIMITS = {
     "lwe_thickness_of": Limit("m", 0, 5, 1e-6),
     "precipitation_amount": Limit("kg m-2", 0, 5000, 1e-3),
@@ -44,17 +44,17 @@ EXCEPT = ("anomaly", "tendency", "difference")
 
 
 def limit(variable: Variable) -> Limit | None:
-    """The limits of a variable in its own units; None where none are known, or its units are of another kind."""
+    """The limits of a variable in its units; None if there are none, or its units have another dimension."""
     if any(word in variable.standard_name for word in EXCEPT):
         return None
-    found = next((limit for part, limit in LIMITS.items() if part in variable.standard_name), None)
-    if found is None:
+    match = next((limit for part, limit in LIMITS.items() if part in variable.standard_name), None)
+    if match is None:
         return None
     try:
-        scale, offset = conversion(found.units, variable.units, variable.name)
+        scale, offset = conversion(match.units, variable.units, variable.name)
     except UserError:
         return None
-    return Limit(variable.units, found.lower * scale + offset, found.upper * scale + offset, found.rounding * scale)
+    return Limit(variable.units, match.lower * scale + offset, match.upper * scale + offset, match.rounding * scale)
 
 
 Window = tuple[slice, slice]  # rows and columns
@@ -64,24 +64,24 @@ EVERYWHERE: Window = (slice(None), slice(None))
 def within(
     values: np.ndarray, limit: Limit, rounding: float, clip: bool, where: str, window: Window = EVERYWHERE
 ) -> tuple[np.ndarray, int]:
-    """The values inside the limits, and how many were clipped: those off by rounding, or with `clip` all.
+    """The values within the limits, and how many were clipped: rounding errors, or with `clip` all outside.
 
-    `rounding` is of the file's packing, in the limit's units; only the `window` of the last two axes is judged.
-    Raises UserError, which begins with `where`.
+    `rounding` is that of the file's packing, in the limit's units; only the `window` of the last two axes is checked.
+    Raises UserError, starting with `where`, for impossible values.
     """
-    judged = values[..., *window]
+    checked = values[..., *window]
     with np.errstate(invalid="ignore"):
-        outside = (judged < limit.lower) | (judged > limit.upper)
+        outside = (checked < limit.lower) | (checked > limit.upper)
         if not outside.any():
             return values, 0
-        off = max(rounding, limit.rounding)
-        wrong = (judged < limit.lower - off) | (judged > limit.upper + off)
-    if wrong.any() and not clip:
-        worst = judged[wrong][np.abs(judged[wrong] - np.clip(judged[wrong], limit.lower, limit.upper)).argmax()]
+        slack = max(rounding, limit.rounding)
+        bad = (checked < limit.lower - slack) | (checked > limit.upper + slack)
+    if bad.any() and not clip:
+        worst = checked[bad][np.abs(checked[bad] - np.clip(checked[bad], limit.lower, limit.upper)).argmax()]
         raise UserError(
-            f"{where}: {int(wrong.sum()):,} of {judged.size:,} values lie outside {limit.lower:g} to {limit.upper:g} "
-            f'{limit.units}, such as {worst:g}; name them in a recipe ("missing", "clip"), or the true "source_units"'
+            f"{where}: {int(bad.sum()):,} of {checked.size:,} values are outside {limit.lower:g} to {limit.upper:g} "
+            f'{limit.units}, such as {worst:g}; set "missing", "clip" or "source_units" in a recipe'
         )
     values = values.copy()
-    values[..., *window] = np.clip(judged, limit.lower, limit.upper)
+    values[..., *window] = np.clip(checked, limit.lower, limit.upper)
     return values, int(outside.sum())

@@ -1,4 +1,4 @@
-"""CF standard names: of variables whose file does not know them, and of variables that change their units."""
+"""CF standard names: of variables whose file lacks them, and of variables whose units are changed."""
 
 STANDARD_NAMES = {
     # short names of GRIB
@@ -38,14 +38,14 @@ STANDARD_NAMES = {
     "sfcWind": "wind_speed",
 }
 PRECIPITATION = ("tp", "pr", "rr", "apcp", "precip", "precipitation", "tot_prec", "total_precipitation", "RAINNC")
-ALONG_GRID = 'is the wind along the grid\'s own axes, not towards east and north ("rotate_winds" turns it)'  # a note
+ALONG_GRID = 'is the wind along the axes of the grid, not towards east and north ("rotate_winds" rotates it)'  # a note
 GRAVITY = 9.80665  # m s-2: geopotential is this times height
 
 
-def standard_name(told: str, short_name: str, units: str) -> str:
-    """The CF standard name: what the file told, or else what the short name stands for; "" where nobody knows."""
-    if told or short_name not in PRECIPITATION:
-        return told or STANDARD_NAMES.get(short_name, "")
+def standard_name(given: str, short_name: str, units: str) -> str:
+    """The CF standard name: as the file gives it, or else from the short name; "" if unknown."""
+    if given or short_name not in PRECIPITATION:
+        return given or STANDARD_NAMES.get(short_name, "")
     rate = units.endswith(("s-1", "/s", "/hr", "/h", "/day", "hr-1", "h-1", "d-1", "day-1"))
     if units.startswith("kg"):
         return "precipitation_flux" if rate else "precipitation_amount"
@@ -53,7 +53,7 @@ def standard_name(told: str, short_name: str, units: str) -> str:
 
 
 def in_units(name: str, units: str) -> str:
-    """The standard name of a quantity in its new units: a depth of water has become a mass, a rate an amount."""
+    """The standard name of a quantity in new units: a depth of water becomes a mass, a rate an amount."""
     if units.startswith("kg m-2"):
         name = name.replace("lwe_thickness_of_", "").replace("lwe_precipitation_rate", "precipitation_flux")
         if units == "kg m-2":
@@ -64,7 +64,7 @@ def in_units(name: str, units: str) -> str:
 
 
 def direction(name: str, standard: str, long_name: str) -> bool:
-    """Whether it is a direction, whose mean over cells or members means nothing."""
+    """Whether it is a direction, whose mean over cells or members is meaningless."""
     return standard.endswith(("from_direction", "to_direction")) or (
         "direction" in long_name.lower() and "wind" in long_name.lower()
     )

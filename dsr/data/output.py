@@ -25,9 +25,9 @@ CHUNK = 1024  # points along each side of a chunk, at most
 
 
 def check(path: Path) -> None:
-    """Raise UserError where `create` could not write: before anything is computed."""
+    """Raise UserError, before anything is computed, if `create` could not write."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: the output is NetCDF or Zarr, by its name: end it in .nc or .zarr")
+        raise UserError(f"{path}: the name selects NetCDF or Zarr: it must end in .nc or .zarr")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"{path.parent}: no such folder, or no permission to write there")
     if path.exists():
@@ -59,12 +59,12 @@ def describe(
     members: Sequence[int] | None = None,
     calendar: str = "proleptic_gregorian",
 ) -> tuple[Any, tuple[str, ...], dict[str, dict[str, str]]]:
-    """All of a forecast but its fields: (dataset of undecoded coordinates, fields' dimensions, {variable: attributes}).
+    """A forecast without its fields: (dataset of undecoded coordinates, fields' dimensions, {variable: attributes}).
 
-    init_time and lead_time: (n) int64 seconds; bounds: (n, 2) int64 seconds, between which sums, means and extremes
-    hold; attributes: title and source. Valid times that rise make the dimension `time`. Where several runs verify at
-    the same time, CF allows no such coordinate: the dimension is then `forecast`, and time, forecast_reference_time
-    and forecast_period lie along it.
+    init_time and lead_time: (n) int64 seconds; bounds: (n, 2) int64 seconds between which sums, means and extremes
+    are taken; attributes: title and source. With increasing valid times, the dimension is `time`. If several runs have
+    the same valid time, which CF does not allow for a coordinate, the dimension is `forecast`, and time,
+    forecast_reference_time and forecast_period lie along it.
     """
     along = "time" if np.all(np.diff(init_time + lead_time) > 0) else "forecast"
     coordinates = _horizontal(grid.to_dataset()).assign_coords(_times(init_time, lead_time, bounds, along, calendar))
@@ -77,12 +77,12 @@ def describe(
 
 
 def covers_period(variable: Variable) -> bool:
-    """Whether its values are sums, means or extremes over a period, so that CF asks for bounds of time."""
+    """Whether its values are sums, means or extremes over a period, for which CF requires time bounds."""
     return "time:" in variable.cell_methods and "time: point" not in variable.cell_methods
 
 
 def export_forecast(store: Store, split: str, path: Path) -> None:
-    """Write the first low-resolution run of a split, with its leads and members, as a user would bring one."""
+    """Write the first low-resolution run of a split, with lead times and members, in the form of a user's forecast."""
     samples = store.samples(split)
     run = samples[store.low_init_time[samples] == store.low_init_time[samples[0]]]
     times, variables = (store.low_init_time[run], store.low_lead_time[run]), store.low_variables
@@ -114,7 +114,7 @@ def _netcdf(path: Path, coordinates: Any, dims: tuple[str, ...], described: dict
 
     try:
         with whole_file(path) as temporary:
-            # As plain variables: of coordinates, xarray would write a global attribute that CF does not know.
+            # As plain variables: for coordinates, xarray would write a global attribute that is not in CF.
             coordinates.reset_coords().to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
             with netCDF4.Dataset(temporary, "a") as file:
                 arrays, chunks = {}, _chunks(coordinates, dims)
@@ -125,7 +125,7 @@ def _netcdf(path: Path, coordinates: Any, dims: tuple[str, ...], described: dict
     except RuntimeError as error:
         if "NetCDF" not in str(error):
             raise
-        raise OSError(f"{path}: cannot be written ({error}): is the disk full?") from error  # HDF5 does not say
+        raise OSError(f"{path}: cannot be written ({error}): is the disk full?") from error  # HDF5 does not tell
 
 
 @contextlib.contextmanager
@@ -133,7 +133,9 @@ def _zarr(path: Path, coordinates: Any, dims: tuple[str, ...], described: dict[s
     import zarr
 
     with whole_folder(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata")  # not yet in the Zarr v3 text, but xarray reads it
+        warnings.filterwarnings(
+            "ignore", "Consolidated metadata"
+        )  # not yet in the Zarr v3 specification, but xarray reads it
         coordinates.reset_coords().to_zarr(temporary, mode="w", zarr_format=3, consolidated=False)
         group = zarr.open_group(temporary, mode="r+", zarr_format=3)
         shape, chunks = tuple(coordinates.sizes[dim] for dim in dims), _chunks(coordinates, dims)
@@ -147,12 +149,12 @@ def _zarr(path: Path, coordinates: Any, dims: tuple[str, ...], described: dict[s
 
 
 def _chunks(coordinates: Any, dims: tuple[str, ...]) -> tuple[int, ...]:
-    """One field, or a part of it where it is large."""
+    """One field, or a part of it if it is large."""
     return (*(1 for _ in dims[:-2]), *(min(coordinates.sizes[dim], CHUNK) for dim in dims[-2:]))
 
 
 def _horizontal(grid: Any) -> Any:
-    """A grid's coordinates as CF names them: rows and columns are latitude and longitude where they can be."""
+    """The coordinates of a grid with CF names: dimensions are latitude and longitude if possible."""
     if "latitude" in grid.variables and grid["latitude"].ndim == 1:
         grid = grid.swap_dims(y="latitude", x="longitude").drop_vars(["y", "x"])
     grid = grid.copy()
@@ -171,7 +173,7 @@ def _times(init: np.ndarray, lead: np.ndarray, bounds: np.ndarray | None, along:
     """Valid time with its bounds, reference time and forecast period, in float64, which every CF version allows."""
     exact = {"_FillValue": None}
     since = {"units": EPOCH, "calendar": calendar}
-    if calendar in ("standard", "proleptic_gregorian"):  # CF knows no leap seconds in models' calendars
+    if calendar in ("standard", "proleptic_gregorian"):  # CF has no leap seconds in model calendars
         since["units_metadata"] = "leap_seconds: none"
     valid = (init + lead).astype(float)
     time = {"standard_name": "time", **({"axis": "T"} if along == "time" else {}), **since}
@@ -191,14 +193,14 @@ def _attributes(variable: Variable, coordinates: Any, dims: tuple[str, ...]) -> 
     methods = variable.cell_methods
     if "time_bnds" in coordinates and "time:" not in methods:
         methods = f"time: point {methods}".strip()
-    named = [str(name) for name in coordinates.coords if name not in (*dims, "crs", "time_bnds")]
+    auxiliary = [str(name) for name in coordinates.coords if name not in (*dims, "crs", "time_bnds")]
     attributes = {
         "standard_name": variable.standard_name,
         "long_name": variable.long_name or ("" if variable.standard_name else variable.name),
         "units": variable.units,
         "units_metadata": "temperature: on_scale" if variable.standard_name.endswith("temperature") else "",
         "cell_methods": methods,
-        "coordinates": " ".join(named),
+        "coordinates": " ".join(auxiliary),
         "grid_mapping": "crs" if "crs" in coordinates.coords else "",
     }
     return {key: value for key, value in attributes.items() if value}

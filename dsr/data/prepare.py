@@ -1,4 +1,4 @@
-"""Make a store from archives: pair or coarsen, split, and stream every field once."""
+"""Make a store from archives: pair or coarsen, split, and read and write every field once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,57 +19,57 @@ from dsr.data.joined import Joined
 from dsr.data.limits import Window
 from dsr.data.pairing import AnyArchive, doubts, intervals, pair, shared
 from dsr.data.recipe import ByRegion, Files, Recipe, load
-from dsr.data.registration import FEW
-from dsr.data.split import by_region, by_time, of_dates
+from dsr.data.registration import MIN_SAMPLES
+from dsr.data.split import by_dates, by_region, by_time
 from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
 from dsr.errors import Missing, UserError
 from dsr.urls import cleaned
 
-LOOKED_AT = 12, 60  # pairs whose fields are read before anything is written: of large fields, and of small ones
-MANY = 2**25  # values of the fields that are read then
+SAMPLE = 12, 60  # pairs that are inspected before anything is written: for large fields, and for small ones
+SAMPLE_VALUES = 2**25  # values in the inspected fields, about
 
 
 def prepare(recipe: Recipe, output: Path | None, dry_run: bool = False, append: bool = False) -> str:
-    """Write the store that a recipe describes to `output`; return what it is and what was left out, for people.
+    """Write the store that a recipe describes to `output`; return a summary of it and of what was left out.
 
-    Fields are read and written one by one, so the archive may be larger than memory. With `dry_run` nothing is written
-    and only a few fields are read. With `append` the store that is there gets the runs that it lacks, all of them later
-    than its own; its samples stay in their splits and its statistics as they are.
+    Fields are read and written one by one, so the archive may be larger than memory. With `dry_run`, nothing is written
+    and only a few fields are read. With `append`, runs that the existing store lacks, all later than its last one, are
+    added; its samples keep their splits and its statistics do not change.
 
-    Raises UserError for what is wrong in the recipe, its files or the output path; OSError where reading or writing
-    fails later. `output` is whole, or as it was, afterwards.
+    Raises UserError for errors in the recipe, its files or the output path; OSError if reading or writing fails later.
+    Afterwards `output` is either complete or unchanged.
     """
     if dry_run:
-        return _told(_planned(recipe))
+        return _summary(_plan(recipe))
     if output is None:
         raise UserError("give the store to write (-o STORE), or --dry-run")
     if append:
         return _append(recipe, output)
     if output.exists():
         raise UserError(f"{output} exists already: give another output path, --append to add later runs, or remove it")
-    plan = _planned(recipe)
+    plan = _plan(recipe)
     with Writer(output, plan.layout, plan=identity(plan)) as writer:
         fill(plan, writer)
-    return _told(plan)
+    return _summary(plan)
 
 
 def _append(recipe: Recipe, output: Path) -> str:
     store = Store(output)
-    plan = _planned(recipe, of_dates)
+    plan = _plan(recipe, by_dates)
     growth = grow(store, plan.layout)
     first = len(store.time), len(store.high_index)
-    grown = replace(
+    extended = replace(
         plan,
         layout=growth.layout,
         high_frames=np.concatenate([np.zeros(first[0], np.int64), plan.high_frames[growth.high]]),
         low_frames=np.concatenate([np.zeros(first[1], np.int64), plan.low_frames[growth.low]]),
     )
-    with Appender(store, growth, plan=identity(grown)) as writer:
-        fill(grown, writer, first)
+    with Appender(store, growth, plan=identity(extended)) as writer:
+        fill(extended, writer, first)
     added = growth.layout.splits["appended"][-1]
     counts = ", ".join(f"{name} {added[name]}" for name in SPLITS)
-    return f"{_told(grown)}\nadded  {len(growth.low)} samples, {added['first']} to {added['last']}: {counts}"
+    return f"{_summary(extended)}\nadded  {len(growth.low)} samples, {added['first']} to {added['last']}: {counts}"
 
 
 def prepare_from_options(
@@ -87,9 +87,9 @@ def prepare_from_options(
     split: str | None = None,
     root: Path | str | None = None,
 ) -> str:
-    """`prepare` by a recipe's path, or by options that take its place; the arguments are those of `dsr data prepare`.
+    """`prepare` with the path of a recipe, or with options instead; the arguments are those of `dsr data prepare`.
 
-    `gap` is in hours. Returns what the store is, for people; raises as `prepare` does.
+    `gap` is in hours. Returns a summary of the store; raises as `prepare` does.
 
     >>> import numpy as np, xarray as xr
     >>> time = np.arange("2020-01-01", "2020-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
@@ -117,7 +117,9 @@ def prepare_from_options(
     if not high:
         raise UserError("give a recipe, or an archive with --high")
     if split == "region" and gap:
-        raise UserError("--gap is in hours, between splits by time; a recipe gives a region's gap, in high points")
+        raise UserError(
+            "--gap is in hours, for splits by time; give the gap of a split by region, in high points, in a recipe"
+        )
     return prepare(
         Recipe.from_options(high, low, static, factor, gap or 0, pairing, split or "time", root),
         output,
@@ -126,19 +128,19 @@ def prepare_from_options(
     )
 
 
-def _planned(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
-    """The plan of a recipe; where its files are missing, the refusal says where the data are to be had."""
+def _plan(recipe: Recipe, split_by_time: Callable[..., Any] = by_time) -> Plan:
+    """The plan of a recipe; if its files are missing, the error says where the data can be obtained."""
     try:
-        return _plan(recipe, split_by_time)
+        return _make_plan(recipe, split_by_time)
     except Missing as error:
         raise error.with_origin(recipe.origin) from None
 
 
-def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
+def _make_plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
     high = open_part(recipe.high, recipe.root)
     if high.members is not None:
         raise UserError(
-            f'{high.name}: has members {high.members}; a truth has one: choose it by "members": [n] in a recipe'
+            f'{high.name}: has members {high.members}, but the truth is one: choose it with "members": [n] in a recipe'
         )
     low = _open_low(recipe)
     if low is None and recipe.factor is None:
@@ -147,8 +149,8 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
     if low is not None:
         if low.calendar != high.calendar:
             raise UserError(
-                f"the low archive has calendar {low.calendar}, the high one {high.calendar}; give both in one, "
-                "for instance by xarray's convert_calendar"
+                f"the low archive has calendar {low.calendar}, the high one {high.calendar}; convert one of them, "
+                "for instance with xarray's convert_calendar"
             )
         units = {variable.name: variable.units for variable in high.variables}
         for name in shared(low, high):
@@ -160,11 +162,11 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
     low_grid = coarsened.grid.coarsened(recipe.factor) if recipe.factor else coarsened.grid
     cells = coarsened.grid.area() if recipe.factor else None
     index = high.grid.index_on(low_grid)
-    cut = _covered(high, index, low_grid, low.name if low else "its coarsened self")
-    high_grid = high.grid.crop(*cut)
+    overlap = _overlap(high, index, low_grid, low.name if low else "high, coarsened")
+    high_grid = high.grid.crop(*overlap)
     if high_grid.shape != high.grid.shape:
         was, now = (f"{y} x {x}" for y, x in (high.grid.shape, high_grid.shape))
-        problems.append(f"high grid cropped from {was} to {now} points: only those lie on the low grid")
+        problems.append(f"high grid cropped from {was} to {now} points: only those are on the low grid")
         index = high_grid.index_on(low_grid)
     if low is not None:
         low.judge(_window(high_grid.index_on(low.grid) if recipe.factor else index, low.grid))
@@ -189,17 +191,17 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
     # Splits
     split, region = np.zeros(len(init_time), np.int8), None
     if isinstance(recipe.splits, ByRegion):
-        region, told = by_region(recipe.splits, high_grid.shape, factor)
+        region, split_record = by_region(recipe.splits, high_grid.shape, factor)
     else:
-        split, told = split_by_time(recipe.splits, init_time, lead_time, high.calendar)
+        split, split_record = split_by_time(recipe.splits, init_time, lead_time, high.calendar)
 
     # Static fields
     static = open_part(recipe.static, recipe.root, static=True) if recipe.static else None
     fields = static_fields(static, high_grid) if static else {}
     low_static = {}
     if static and cells is not None:
-        whole = static_fields(static, coarsened.grid)
-        low_static = {name: block_mean(whole[name], cells, factor) for name in whole}
+        uncropped = static_fields(static, coarsened.grid)
+        low_static = {name: block_mean(uncropped[name], cells, factor) for name in uncropped}
 
     forecasts = bool(high.lead_time[high_frames].any())
     layout = Layout(
@@ -215,7 +217,7 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
         low_index=index,
         factor=factor,
         pairing=pairing,
-        splits=told,
+        splits=split_record,
         provenance=cleaned(
             {
                 "made_by": "dsr data prepare",
@@ -236,13 +238,13 @@ def _plan(recipe: Recipe, split_by_time: Callable[..., Any]) -> Plan:
         low_static=low_static,
         calendar=high.calendar,
     )
-    plan = Plan(layout, high, high_frames, cut, low, low_frames, cells)
-    layout.provenance["problems"] += _looked_at(plan)
+    plan = Plan(layout, high, high_frames, overlap, low, low_frames, cells)
+    layout.provenance["problems"] += _inspect_sample(plan)
     return plan
 
 
 def open_part(files: Files, root: Path | None, static: bool = False) -> Archive:
-    """The archive that a part of a recipe describes."""
+    """The archive that one part of a recipe describes."""
     return open_archive(
         files.files,
         files.variables,
@@ -263,10 +265,10 @@ def _open_low(recipe: Recipe) -> AnyArchive | None:
     return Joined([open_part(files, recipe.root) for files in recipe.low])
 
 
-def _looked_at(plan: Plan) -> list[str]:
-    """What a few pairs show, read before anything is written: impossible values are refused, a shift is noted."""
+def _inspect_sample(plan: Plan) -> list[str]:
+    """Read a few pairs before anything is written: impossible values raise UserError, displacements give notes."""
     size = np.prod(plan.high.grid.shape) * len(plan.high.variables)
-    count = int(np.clip(MANY // size, *LOOKED_AT))
+    count = int(np.clip(SAMPLE_VALUES // size, *SAMPLE))
     rows = np.unique(np.linspace(0, len(plan.layout.high_index) - 1, count).astype(int))
     pairs = []
     for row in rows:
@@ -274,19 +276,19 @@ def _looked_at(plan: Plan) -> list[str]:
         if plan.low is not None:
             low = plan.coarse(plan.low.read(plan.low_frames[row]))
             pairs.append((low if low.ndim == 3 else low.mean(0), high[:, *plan.high_cut]))
-    plan.taken_counts()
-    return _shifts(plan.layout, pairs) if len(pairs) >= FEW else []
+    plan.pop_counts()
+    return _registration_notes(plan.layout, pairs) if len(pairs) >= MIN_SAMPLES else []
 
 
-def _shifts(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
-    """Notes on variables whose low fields, (variable, y, x) beside the high ones, lie elsewhere than the high ones."""
+def _registration_notes(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    """Notes on variables whose low and high fields, pairs of (variable, y, x), are displaced against each other."""
     names = [[v.name for v in variables] for variables in (layout.low_variables, layout.high_variables)]
-    both = [name for name in names[0] if name in names[1]]
-    if not both:
+    in_both = [name for name in names[0] if name in names[1]]
+    if not in_both:
         return []
     coarsen = Coarsening(layout.high_grid, layout.low_grid, layout.low_index)
     area, notes = layout.low_grid.area(), []
-    for name in both:
+    for name in in_both:
         i, j = (group.index(name) for group in names)
         low = np.stack([low[i] for low, _ in pairs])
         coarse = np.stack([coarsen(high[j]) for _, high in pairs])
@@ -294,26 +296,26 @@ def _shifts(layout: Layout, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[
     return list(filter(None, notes))
 
 
-def _covered(high: Archive, index: Index, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
-    """The rows and columns of the high grid that lie on the low grid. Raises UserError where there are none."""
+def _overlap(high: Archive, index: Index, low_grid: Grid, low_name: str) -> tuple[slice, slice]:
+    """The rows and columns of the high grid that are on the low grid. Raises UserError if there are none."""
     inside = low_grid.covers(index)
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     where = f"high ({high.name}) covers {high.grid.extent()}, low ({low_name}) {low_grid.extent()}"
     if len(rows) < 2 or len(columns) < 2:
         raise UserError(f"the grids do not overlap: {where}")
-    cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    if not inside[cut].all():
-        raise UserError(f"the grids overlap only in part, and not in a box of the high grid: {where}")
-    return cut
+    overlap = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    if not inside[overlap].all():
+        raise UserError(f"the grids overlap only partly, and the overlap is not a box of the high grid: {where}")
+    return overlap
 
 
 def _window(index: Index, low: Grid) -> Window:
-    """The rows and columns of the low grid from which the high points are interpolated; all where it is periodic."""
+    """The rows and columns of the low grid from which high points are interpolated; all columns if it is periodic."""
     rows, columns = (slice(max(0, int(i.min()) - 2), int(i.max()) + 4) for i in index)
     return (rows, slice(None)) if low.periodic else (rows, columns)
 
 
-def _told(plan: Plan) -> str:
+def _summary(plan: Plan) -> str:
     layout = plan.layout
     counts = {name: int((layout.split == code).sum()) for code, name in enumerate(SPLITS)}
     if layout.region is not None:

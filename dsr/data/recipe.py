@@ -1,4 +1,4 @@
-"""A recipe: which archives become a store, and how, as a JSON file that is checked key by key."""
+"""A recipe: which archives make a store, and how, as a JSON file whose keys are all checked."""
 
 import difflib
 from collections.abc import Sequence
@@ -17,37 +17,39 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _named(value: Any) -> Any:
-    """A plain list of names chooses those variables as they are."""
+def _names_to_choices(value: Any) -> Any:
+    """A plain list of names selects those variables unchanged."""
     return {name: {} for name in value} if isinstance(value, list) else value
 
 
 class Files(_Part):
-    """An archive: its files, and what is taken from them."""
+    """An archive: its files, and what is used from them."""
 
-    files: list[str] = Field(min_length=1, description="paths, globs or URLs; relative ones to the recipe's folder")
-    variables: Annotated[dict[str, Choice] | None, BeforeValidator(_named)] = Field(
-        None, description="names, or {name: how}; null takes all of them"
+    files: list[str] = Field(
+        min_length=1, description="paths, globs or URLs; relative paths start at the recipe's folder"
+    )
+    variables: Annotated[dict[str, Choice] | None, BeforeValidator(_names_to_choices)] = Field(
+        None, description="names, or {name: settings}; null selects all"
     )
     members: list[int | str] | None = Field(None, description="only these members")
-    offset_hours: float = Field(0, description="added to every time: daily data are stamped at 00 or 12, as it comes")
+    offset_hours: float = Field(0, description="added to every time: some daily data are stamped at 00, others at 12")
     crs: dict[str, Any] | str | None = Field(
-        None, description="the projection where the files lack it: CF grid-mapping attributes, PROJ text or EPSG code"
+        None, description="the projection if the files lack it: CF grid-mapping attributes, PROJ string or EPSG code"
     )
-    rotate_winds: bool = Field(False, description="turn winds along the grid's axes towards east and north")
+    rotate_winds: bool = Field(False, description="rotate winds along the axes of the grid to east and north")
 
 
 class ByTime(_Part):
     """Splits by initial time: three shares in this order, or three ranges [first, last] of initial times.
 
-    Dates are those of the data's own calendar; the last one of a range, without a time, is its whole day.
+    Dates are in the calendar of the data; a last date without a time includes the whole day.
     """
 
     by: Literal["time"] = "time"
     train: float | tuple[str, str] = 0.7
     validation: float | tuple[str, str] = 0.15
     test: float | tuple[str, str] = 0.15
-    gap_hours: float = Field(0, ge=0, description="left out between splits, beyond the longest lead")
+    gap_hours: float = Field(0, ge=0, description="left out between splits, in addition to the longest lead time")
 
     @field_validator("train", "validation", "test")
     @classmethod
@@ -56,7 +58,7 @@ class ByTime(_Part):
 
 
 class ByRegion(_Part):
-    """Splits by region: boxes [first row, last row, first column, last column] on the high grid; the rest trains.
+    """Splits by region: boxes [first row, last row, first column, last column] on the high grid; the rest is training.
 
     Without boxes, strips across the longer side: 70 % training, then validation, then test.
     """
@@ -70,19 +72,20 @@ class ByRegion(_Part):
 
 
 class Recipe(_Part):
-    """Everything `dsr data prepare` does, written down."""
+    """All settings of `dsr data prepare`."""
 
-    about: list[str] = Field(default_factory=list, description="for people: what this is, and what to change")
-    origin: str | None = Field(None, description="one line for people: where the data are to be had")
+    about: list[str] = Field(default_factory=list, description="comments: what this is, and what to change")
+    origin: str | None = Field(None, description="one line: where the data can be obtained")
     high: Files
     low: Files | list[Files] | None = Field(
-        None, description="of several archives the first gives the grid, and the others are interpolated onto it"
+        None,
+        description="if there are several archives, the first gives the grid and the others are interpolated onto it",
     )
     static: Files | None = None
     factor: PositiveInt | None = Field(None, description="coarsen by this: the high archive, or the low one if given")
-    pairing: Literal["same-run", "valid-time"] | None = Field(None, description="needed only where both would fit")
+    pairing: Literal["same-run", "valid-time"] | None = Field(None, description="needed only if both are possible")
     splits: ByTime | ByRegion = Field(ByTime(), discriminator="by")
-    citation: str = Field("", description="where the data come from and under which licence")
+    citation: str = Field("", description="where the data come from, and their licence")
     root: Path | None = Field(None, exclude=True, description="set by `load`: relative files are relative to this")
 
     @classmethod
@@ -97,34 +100,34 @@ class Recipe(_Part):
         split: str = "time",
         root: Path | None = None,
     ) -> "Recipe":
-        """The recipe that the command line's options stand for."""
+        """The recipe that corresponds to command-line options."""
         value: dict[str, Any] = {"high": {"files": list(high)}, "factor": factor, "pairing": pairing, "root": root}
         value |= {name: {"files": list(files)} for name, files in (("low", low), ("static", static)) if files}
         value["splits"] = {"by": "time", "gap_hours": gap_hours} if split == "time" else {"by": split}
-        return _checked(value, "the options")
+        return _validated(value, "the options")
 
 
 def load(path: Path, root: Path | None = None, gap_hours: float | None = None) -> Recipe:
-    """Read a recipe. Its relative files are relative to `root`, else to the recipe's own folder.
+    """Read a recipe. Relative paths in it start at `root`, by default the recipe's folder.
 
-    Raises UserError: no such file, not JSON, an unknown key (with the nearest valid one), a value of a wrong type.
+    Raises UserError: no such file, not JSON, an unknown key (with the nearest valid one), a value of the wrong type.
     """
     value = read_json(path)
     splits = value.get("splits", {})
     if isinstance(splits, dict):
         gap = {} if gap_hours is None else {"gap_hours": gap_hours}
         value["splits"] = {"by": "time", **splits, **gap}
-    return _checked(value, str(path)).model_copy(update={"root": root if root is not None else path.parent})
+    return _validated(value, str(path)).model_copy(update={"root": root if root is not None else path.parent})
 
 
-def _checked(value: dict[str, Any], where: str) -> Recipe:
+def _validated(value: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{where}: {_explained(error)}") from None
+        raise UserError(f"{where}: {_first_problem(error)}") from None
 
 
-def _explained(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     """The first problem on one line: the key's path, what is wrong, and for an unknown key the nearest valid name."""
     first = next((e for e in error.errors() if e["type"] in _UNKNOWN), error.errors()[0])
     path = [str(part) for part in first["loc"] if part not in ("time", "region") and "[" not in str(part)]

@@ -1,4 +1,4 @@
-"""Files at URLs: a local copy of each, for as long as this process lives."""
+"""Files at URLs: a local copy of each, kept until this process ends."""
 
 import hashlib
 import tempfile
@@ -12,22 +12,22 @@ from dsr.urls import without_credentials
 
 
 def cached(system: Any, path: str) -> Path:
-    """A local copy of a remote file, for the libraries that read only local ones; it goes when the process ends.
+    """A local copy of a remote file, for libraries that read only local files; it is removed when the process ends.
 
-    `system` and `path` as fsspec.core.url_to_fs gives them: the copy is of this host, user, path and query alone, and
-    keeps the file's name. Raises OSError where the file cannot be fetched whole.
+    `system` and `path` are those of fsspec.core.url_to_fs: the copy belongs to one host, user, path and query, and
+    keeps the file's name. Raises OSError if the file cannot be downloaded completely.
     """
     name = Path(urlsplit(path).path).name[-100:] or "file"
     copy = Path(copies().name, hashlib.sha256(f"{hash(system)} {path}".encode()).hexdigest(), name)
     if not copy.exists():
         copy.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=copies().name) as beside:
-            part = Path(beside, name)
+        with tempfile.TemporaryDirectory(dir=copies().name) as temporary:
+            part = Path(temporary, name)
             try:
                 system.get_file(path, str(part))
             except Exception as error:
                 raise OSError(
-                    f"{without_credentials(path)}: cannot be fetched ({without_credentials(first_line(error))})"
+                    f"{without_credentials(path)}: cannot be downloaded ({without_credentials(first_line(error))})"
                 ) from None
             part.replace(copy)
     return copy
@@ -35,5 +35,5 @@ def cached(system: Any, path: str) -> Path:
 
 @cache
 def copies() -> tempfile.TemporaryDirectory:
-    """The folder of files that were fetched or unpacked; it goes when the process ends."""
+    """The folder of downloaded and unpacked files; it is removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="dsr-")

@@ -25,17 +25,17 @@ STEP = 900  # s, of the slow physics on every grid
 FASTEST = 80.0  # m s-1: no step of the dynamics is longer than a cell over this, which keeps them stable
 CENTRE = (45.0, 10.0)  # degrees north and east, middle of the domain
 FIRST = 1_577_836_800  # 2020-01-01 00 UTC, the first initial time
-BETWEEN = 126 * 3600  # s from one initial time to the next: 5 days and 6 hours, so that every season and hour comes
+BETWEEN = 126 * 3600  # s between initial times: 5 days and 6 hours, so that every season and hour occurs
 TERRAIN_SPREAD = 220.0  # m
-TERRAIN_MEAN = 150.0  # m; what would lie below 0 is a plain at 0
+TERRAIN_MEAN = 150.0  # m; terrain below 0 becomes a plain at 0
 RANGE_WIDTH = 256e3  # m: the longest waves of the fractal terrain, beyond which its spectrum is flat
-WIND_ALOFT = (1.0, 9.0)  # m s-1, slowest and fastest; all directions are alike
+WIND_ALOFT = (1.0, 9.0)  # m s-1, slowest and fastest; all directions are equally likely
 WIND_EDDIES = 2.5  # m s-1, standard deviation of each component of the balanced flow within the domain
 FLOW_SCALE = 320e3  # m: wavelength below which the flow's kinetic energy falls as k^-3
 AIR_MASSES = 2.0  # K, standard deviation of potential temperature
-MOISTURE = (0.75, 0.15)  # mean and standard deviation of the first relative humidity
-ANALYSIS_ERROR = 0.1  # of the above: how far a perturbed member starts from the truth
-RUNS_AT_ONCE = 14  # enough that numpy's work outweighs Python's, few enough for a core's cache
+MOISTURE = (0.75, 0.15)  # mean and standard deviation of the initial relative humidity
+ANALYSIS_ERROR = 0.1  # share of the above: initial deviation of a perturbed member from the truth
+RUNS_AT_ONCE = 14  # enough for numpy's work to outweigh Python's overhead, few enough for a core's cache
 
 VARIABLES = {
     "t2m": Variable("t2m", "K", "air_temperature", "air temperature at 2 m", "time: point"),
@@ -58,12 +58,12 @@ TERRAIN = Variable("h", "m", "surface_altitude", "height of the terrain")
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be asked of the built-in data.
+    """The settings of the built-in data.
 
-    `size` and `spacing` (m) are the fine grid's; the coarse one has 1/`factor` of its rows. `train`, `validation` and
-    `test` count independent initial states, each with forecasts to `leads` times every `interval` hours, by a
-    control and `members` - 1 perturbed members. The fine model runs freely for `spinup` hours before each forecast.
-    `flat` takes the terrain away and `dry` the water (and with it the variables tp and q).
+    `size` and `spacing` (m) refer to the fine grid; the coarse one has 1/`factor` of its rows. `train`, `validation`
+    and `test` count independent initial states, each with forecasts for `leads` lead times, `interval` hours apart, by
+    a control and `members` - 1 perturbed members. The fine model runs freely for `spinup` hours before each forecast.
+    `flat` removes the terrain and `dry` the water (and with it the variables tp and q).
     """
 
     seed: int = 1
@@ -143,7 +143,7 @@ def key(settings: Settings) -> str:
 def forecasts(settings: Settings, runs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, for every lead, the fine model's (run, variable, Y, X) and the coarse one's (run, member, variable, y, x).
 
-    Each run is keyed by its own number, so that it is the same in whatever company it is computed.
+    Each run is keyed by its number, so that it does not depend on the runs computed with it.
     """
     fine, coarse = models(settings)
     truth, around = initial(settings, fine, runs)
@@ -232,8 +232,8 @@ def ensemble(
 ) -> tuple[State, Surroundings]:
     """The coarse model's first states, member by member within each run: the coarsened truth, and perturbed ones.
 
-    A perturbation has the balance and the spectrum of the flow itself, at the size of an analysis error. As weather
-    centres do it, a run's perturbations are centred: they sum to zero over its members.
+    A perturbation has the balance and the spectrum of the flow itself, at the size of an analysis error. As at
+    weather centres, perturbations are centred: they sum to zero over the members of a run.
     """
     members = settings.members
     exact = atmosphere.coarsen(truth, settings.factor)
@@ -258,7 +258,7 @@ def ensemble(
 
 
 def _centred(errors: np.ndarray, members: int) -> np.ndarray:
-    """(run x member, ...) errors without the mean over each run's members, of the same size; one alone stays."""
+    """(run x member, ...) errors centred over each run's members at the same variance; a single one is unchanged."""
     if members == 1:
         return errors
     of_runs = errors.reshape(-1, members, *errors.shape[1:])
@@ -272,7 +272,7 @@ def init_times(settings: Settings) -> np.ndarray:
 
 
 def layout(settings: Settings) -> Layout:
-    """All of the store but its fields."""
+    """All of the store except its fields."""
     fine, coarse = models(settings)
     leads = 3600 * settings.interval * np.arange(1, settings.leads + 1, dtype=np.int64)
     init_time, lead_time = np.repeat(init_times(settings), len(leads)), np.tile(leads, settings.runs)
@@ -323,18 +323,18 @@ def projection() -> Any:
 
 
 def grid(size: int, spacing: float) -> Grid:
-    """A square grid about the projection's origin."""
+    """A square grid centred on the projection's origin."""
     along = (np.arange(size) - 0.5 * (size - 1)) * spacing
     return Grid(along, along, projection().to_cf())
 
 
 def error_growth(store: Path | str) -> dict[str, dict[str, np.ndarray]]:
-    """How the coarse forecasts of a simulated store depart from the truth: the fine run averaged to their grid.
+    """The error growth of the coarse forecasts of a simulated store against the fine run averaged to their grid.
 
     {variable: {"lead" (hours), "control", "mean", "spread", "saturation"}}, each (lead) float64 in its units: RMSE of
     the unperturbed member and of the ensemble mean, the members' standard deviation, and the RMSE between the truths
     of unrelated runs that agree in their area mean (the season's and the hour's), at which no skill is left. All runs
-    of all splits enter.
+    of all splits are used.
     """
     opened = Store(store)
     leads = np.unique(opened.low_lead_time)
@@ -361,7 +361,7 @@ def error_growth(store: Path | str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def plot_error_growth(growth: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """A panel for each variable of `error_growth`, as a picture (by the name's ending: png, svg, pdf)."""
+    """Plot a panel for each variable of `error_growth` to a file (png, svg or pdf, by suffix)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(growth), 3), layout="constrained")

@@ -1,4 +1,4 @@
-"""All of a store but its fields' values, as a Zarr v3 tree that xarray opens."""
+"""All of a store except the values of its fields, as a Zarr v3 tree that xarray opens."""
 
 import warnings
 from pathlib import Path
@@ -17,8 +17,8 @@ def write_skeleton(folder: Path, layout: Layout) -> None:
     import xarray as xr
     import zarr
 
-    on_high = layout.high_grid.to_dataset()
-    high = on_high.assign_coords(_along_variable(layout.high_variables))
+    high_grid = layout.high_grid.to_dataset()
+    high = high_grid.assign_coords(_along_variable(layout.high_variables))
     high = high.assign_coords(
         time=("time", layout.time, {"units": EPOCH, "calendar": layout.calendar, "standard_name": "time"}),
         low_row=(("y", "x"), layout.low_index[0], {"long_name": "fractional row of this point on the low grid"}),
@@ -35,15 +35,15 @@ def write_skeleton(folder: Path, layout: Layout) -> None:
         high_index=("sample", layout.high_index.astype(np.int64), {"long_name": "row of the truth in high"}),
         split=("sample", layout.split.astype(np.int8), _split_flags()),
     )
-    static = on_high.assign_coords(_along_variable(layout.static_variables))
+    static = high_grid.assign_coords(_along_variable(layout.static_variables))
     names = [variable.name for variable in layout.static_variables]
     static["field"] = (("variable", "y", "x"), _stack(layout.static, names, layout.high_shape[-2:]))
     if layout.low_static:
         low = low.assign({f"static_{name}": (("y", "x"), layout.low_static[name]) for name in layout.low_static})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata and strings: not yet in the Zarr v3 text
+        warnings.simplefilter("ignore")  # consolidated metadata and strings are not yet in the Zarr v3 specification
         groups = {"/high": high, "/low": low, "/static": static}
-        tree = xr.DataTree.from_dict({name: _no_inherited_encoding(ds) for name, ds in groups.items()})
+        tree = xr.DataTree.from_dict({name: _without_encoding(ds) for name, ds in groups.items()})
         tree.to_zarr(folder, zarr_format=3, consolidated=False)
         group = zarr.open_group(folder, mode="r+", zarr_format=3)
     member = ["member"] if layout.members else []
@@ -53,11 +53,11 @@ def write_skeleton(folder: Path, layout: Layout) -> None:
 
 
 def finish_skeleton(folder: Path, **attributes: Any) -> None:
-    """Add the attributes that are known last, and gather all metadata in one file."""
+    """Add the attributes that are known only at the end, and consolidate all metadata in one file."""
     import zarr
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata: not yet in the Zarr v3 text
+        warnings.simplefilter("ignore")  # consolidated metadata are not yet in the Zarr v3 specification
         zarr.open_group(folder, mode="r+", zarr_format=3).attrs.update(attributes)
         zarr.consolidate_metadata(folder, zarr_format=3)
 
@@ -88,8 +88,8 @@ def _stack(fields: dict[str, np.ndarray], names: list[str], shape: tuple[int, ..
     return np.stack([fields[name] for name in names]).astype(np.float32) if names else np.zeros((0, *shape), np.float32)
 
 
-def _no_inherited_encoding(dataset: Any) -> Any:
-    """A copy that carries no file's encoding: chunk sizes and fill values of the source are not ours."""
+def _without_encoding(dataset: Any) -> Any:
+    """A copy without encoding: chunk sizes and fill values of the source do not apply."""
     dataset = dataset.copy()
     for variable in dataset.variables.values():
         variable.encoding = {}

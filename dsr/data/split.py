@@ -1,4 +1,4 @@
-"""Training, validation and test: by initial time, whole runs with a gap, or by boxes of the high grid with a gap."""
+"""Training, validation and test splits: whole runs by initial time, or boxes of the high grid, with gaps between."""
 
 import itertools
 from typing import Any
@@ -11,26 +11,28 @@ from dsr.data.store import SPLITS
 from dsr.errors import UserError
 
 
-def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """(sample) int64 seconds of initial and lead time -> (sample) int8 codes, and how they were made, for people.
+def by_time(settings: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """(sample) int64 seconds of initial and lead time -> (sample) int8 codes, and a record of the splits.
 
-    A run stays whole. The last run of a split and the first of the next stand further apart than the longest lead and
-    the gap, so that no valid time is in two splits. Dates are of `calendar`. Raises UserError for a date that it does
-    not have, where a split is left empty, and for a gap that is too short.
+    Runs are not divided. The last run of a split and the first of the next are separated by more than the longest lead
+    time plus the gap, so that no valid time is in two splits. Dates are in `calendar`. Raises UserError for a date that
+    it does not have, if a split is empty, and if a gap is too short.
     """
-    runs, gap = np.unique(init), int(lead.max() + wanted.gap_hours * 3600)
+    runs, gap = np.unique(init), int(lead.max() + settings.gap_hours * 3600)
     if len(runs) == 1:
         start = label(runs[0], calendar)
-        raise UserError(f"splits: one initial time only ({start}), too few to split by time; split by region")
-    ranges = _ranges(wanted, runs, gap, calendar)
+        raise UserError(f"splits: there is only one initial time ({start}), too few to split by time; split by region")
+    ranges = _ranges(settings, runs, gap, calendar)
     split = np.full(len(init), -1, np.int8)
     for code, (first, last) in enumerate(ranges):
         inside = (init >= first) & (init <= last)
-        if not inside.any() and isinstance(getattr(wanted, SPLITS[code]), tuple):
-            wished, there = (" to ".join(label(t, calendar) for t in ends) for ends in ((first, last), runs[[0, -1]]))
+        if not inside.any() and isinstance(getattr(settings, SPLITS[code]), tuple):
+            requested, available = (
+                " to ".join(label(t, calendar) for t in ends) for ends in ((first, last), runs[[0, -1]])
+            )
             raise UserError(
-                f"splits.{SPLITS[code]}: no initial time lies in {wished}; "
-                f"the data go from {there} ({calendar} calendar)"
+                f"splits.{SPLITS[code]}: no initial time is in {requested}; "
+                f"the data cover {available} ({calendar} calendar)"
             )
         if not inside.any():
             raise UserError(
@@ -49,27 +51,29 @@ def by_time(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -
     return split, {"by": "time", **spans, "gap_hours": gap / 3600}
 
 
-def of_dates(wanted: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """As `by_time`, for runs that join a store: -1 where the recipe has shares, or dates that name no split."""
+def by_dates(settings: ByTime, init: np.ndarray, lead: np.ndarray, calendar: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Like `by_time`, for runs that join a store: -1 if the recipe has shares, or for dates in no split."""
     split = np.full(len(init), -1, np.int8)
-    if all(isinstance(getattr(wanted, name), tuple) for name in SPLITS):
-        for code, (first, last) in enumerate(_ranges(wanted, np.unique(init), 0, calendar)):
+    if all(isinstance(getattr(settings, name), tuple) for name in SPLITS):
+        for code, (first, last) in enumerate(_ranges(settings, np.unique(init), 0, calendar)):
             split[(init >= first) & (init <= last)] = code
     return split, {}
 
 
-def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """(y, x) int8 codes of a high grid of this shape, and how they were made, for people.
+def by_region(settings: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """(y, x) int8 codes on a high grid of this shape, and a record of the splits.
 
     Raises UserError for a box that is not on the grid, boxes closer than the gap, or a split without points.
     """
-    gap = wanted.gap or max(factor, min(4 * factor, max(shape) // 20))
-    given = (wanted.validation, wanted.test)
+    gap = settings.gap or max(factor, min(4 * factor, max(shape) // 20))
+    given = (settings.validation, settings.test)
     boxes = _strips(shape, gap) if given == (None, None) else dict(zip(SPLITS[1:], given, strict=True))
     region, inner, outer = np.zeros(shape, np.int8), {}, {}
     for name, box in boxes.items():
         if box is None or not (0 <= box[0] < box[1] < shape[0] and 0 <= box[2] < box[3] < shape[1]):
-            raise UserError(f"splits.{name}: {box} is no [first row, last row, first column, last column] in {shape}")
+            raise UserError(
+                f"splits.{name}: {box} is not a [first row, last row, first column, last column] in {shape}"
+            )
         inner[name] = (slice(box[0], box[1] + 1), slice(box[2], box[3] + 1))
         outer[name] = tuple(slice(max(0, s.start - gap), s.stop + gap) for s in inner[name])
         region[outer[name]] = -1
@@ -82,14 +86,14 @@ def by_region(wanted: ByRegion, shape: tuple[int, int], factor: int) -> tuple[np
     return region, {"by": "region", "gap_points": gap, **{name: list(box) for name, box in boxes.items() if box}}
 
 
-def _ranges(wanted: ByTime, runs: np.ndarray, gap: int, calendar: str) -> list[tuple[int, int]]:
-    """First and last initial time of each split; last < first where none is left."""
-    shares = [getattr(wanted, name) for name in SPLITS]
+def _ranges(settings: ByTime, runs: np.ndarray, gap: int, calendar: str) -> list[tuple[int, int]]:
+    """First and last initial time of each split; last < first if it is empty."""
+    shares = [getattr(settings, name) for name in SPLITS]
     if all(isinstance(share, tuple) for share in shares):
         return [_range(name, share[0], share[1], calendar) for name, share in zip(SPLITS, shares, strict=True)]
     if not all(isinstance(share, float) for share in shares) or not 0 < sum(shares) <= 1 + 1e-9:
         raise UserError("splits: train, validation and test are either three shares (sum at most 1) or three ranges")
-    usable = max(0, len(runs) - 2 * int(gap // np.median(np.diff(runs))))  # what two gaps leave
+    usable = max(0, len(runs) - 2 * int(gap // np.median(np.diff(runs))))  # what remains after two gaps
     edges = np.floor(np.cumsum([0, *shares]) * usable + 1e-9).astype(int)
     ranges: list[tuple[int, int]] = []
     for count in np.diff(edges):

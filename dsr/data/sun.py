@@ -1,4 +1,4 @@
-"""The sun's place in the sky, after Spencer (1971): good to about half a degree."""
+"""The position of the sun, after Spencer (1971): accurate to about half a degree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dsr.data.calendar import year_angle
 
 
 def declination(angle: np.ndarray) -> np.ndarray:
-    """Radians, from how far a time is in its year (radians, as `year_angle` gives it)."""
+    """The declination in radians, from the phase of the year (radians, see `year_angle`)."""
     return (
         0.006918 - 0.399912 * np.cos(angle) + 0.070257 * np.sin(angle) - 0.006758 * np.cos(2 * angle)
         + 0.000907 * np.sin(2 * angle) - 0.002697 * np.cos(3 * angle) + 0.00148 * np.sin(3 * angle)
@@ -16,7 +16,7 @@ def declination(angle: np.ndarray) -> np.ndarray:
 
 
 def hour_angle(time: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Radians at longitude 0, where 0 is midnight by the sun; time in seconds UTC, and how far it is in its year."""
+    """The hour angle in radians at longitude 0, 0 at solar midnight; from time in s UTC and the phase of the year."""
     minutes = 229.18 * (
         0.000075 + 0.001868 * np.cos(angle) - 0.032077 * np.sin(angle)
         - 0.014615 * np.cos(2 * angle) - 0.040849 * np.sin(2 * angle)
@@ -29,7 +29,7 @@ def cos_zenith(
 ) -> np.ndarray:
     """The cosine of the solar zenith angle, negative at night: (n) int64 seconds UTC -> (n, Y, X) float32.
 
-    Latitude and longitude (Y, X) in degrees. Of other calendars by how far the time is in its own year.
+    Latitude and longitude (Y, X) in degrees. The season is the phase of the year in `calendar`.
     """
     angle = year_angle(time, calendar)[:, None, None]
     hour = hour_angle(time[:, None, None], angle) + np.radians(longitude) - np.pi

@@ -1,4 +1,4 @@
-"""Units of measurement: CF and GRIB spellings, and the straight line from one unit to another."""
+"""Units of measurement: CF and GRIB spellings, and linear conversion between them."""
 
 import re
 from functools import cache
@@ -6,14 +6,14 @@ from typing import Any
 
 from dsr.errors import UserError
 
-CELSIUS = re.compile(r"\bdeg(ree)?s? +c(elsius)?\b", re.IGNORECASE)  # as it stands it reads as an angle times Celsius
+CELSIUS = re.compile(r"\bdeg(ree)?s? +c(elsius)?\b", re.IGNORECASE)  # parsed as it is, an angle times Celsius
 WATER_EQUIVALENT = re.compile(r"\s+(of water equivalent|of water|w\.?e\.?)$")
 WATER = 1000.0  # kg m-3: a metre of liquid water on a square metre
 
 
 def tidy(units: str) -> str:
-    """A unit as CF spells it: "m**2 s**-2" -> "m2 s-2"; "" where the file does not know."""
-    spelt = {
+    """A unit in CF spelling: "m**2 s**-2" -> "m2 s-2"; "" if unknown."""
+    spellings = {
         "Kelvin": "K",
         "mb": "hPa",
         "(0 - 1)": "1",
@@ -24,13 +24,13 @@ def tidy(units: str) -> str:
         "percent": "%",
     }
     units = CELSIUS.sub("degC", WATER_EQUIVALENT.sub("", units.strip()))
-    return spelt.get(units, units.replace("**", ""))
+    return spellings.get(units, units.replace("**", ""))
 
 
 def conversion(source: str, target: str, where: str) -> tuple[float, float]:
     """(scale, offset) such that value * scale + offset is in `target`; metres of water become kg m-2.
 
-    Raises UserError, which names `where`, if there is no way from one to the other.
+    Raises UserError, which names `where`, if the units are incompatible.
     """
     if tidy(source) == tidy(target):
         return 1.0, 0.0

@@ -1,4 +1,4 @@
-"""Winds along a grid's own axes, turned towards east and north."""
+"""Rotation of winds along the axes of a grid to east and north."""
 
 from dataclasses import dataclass, replace
 
@@ -9,12 +9,12 @@ from dsr.data.grid import Grid
 from dsr.data.store import Variable
 from dsr.errors import UserError
 
-TURNED = {"x_wind": "eastward_wind", "y_wind": "northward_wind"}
+ROTATED = {"x_wind": "eastward_wind", "y_wind": "northward_wind"}
 
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """Turns pairs of variables of a stack ([member,] variable, y, x) by the angle of the grid's x axis."""
+    """Rotates pairs of variables of a stack ([member,] variable, y, x) by the angle of the grid's x axis."""
 
     pairs: list[tuple[int, int]]  # of variables, along x and along y
     sine: np.ndarray  # (y, x) float32
@@ -28,22 +28,22 @@ class Rotation:
         return fields
 
     def described(self, variables: list[Variable]) -> list[Variable]:
-        """The variables with the names of what they have become."""
+        """The variables with the standard names after rotation."""
         result = list(variables)
         for index in (k for pair in self.pairs for k in pair):
-            result[index] = replace(result[index], standard_name=TURNED.get(result[index].standard_name, ""))
+            result[index] = replace(result[index], standard_name=ROTATED.get(result[index].standard_name, ""))
         return result
 
 
 def rotation(variables: list[Variable], grid: Grid, archive: str) -> Rotation:
-    """The rotation of all x_wind and y_wind of an archive, of none where its winds are to east and north already.
+    """The rotation of all x_wind and y_wind of an archive; of none if its winds are already eastward and northward.
 
-    Raises UserError where a component has no partner, or where there is no wind.
+    Raises UserError if a component has no partner, or there is no wind.
     """
     along_x = [i for i, v in enumerate(variables) if v.standard_name == "x_wind"]
     along_y = [i for i, v in enumerate(variables) if v.standard_name == "y_wind"]
-    turned = {v.standard_name for v in variables} & set(TURNED.values())
-    if len(along_x) != len(along_y) or not (along_x or turned):
+    already = {v.standard_name for v in variables} & set(ROTATED.values())
+    if len(along_x) != len(along_y) or not (along_x or already):
         raise UserError(
             f'{archive}: "rotate_winds" needs both components, with standard_name x_wind and y_wind; it has '
             f"{len(along_x)} and {len(along_y)}"
@@ -54,19 +54,19 @@ def rotation(variables: list[Variable], grid: Grid, archive: str) -> Rotation:
 
 
 def _partner(i: int, along_y: list[int], variables: list[Variable], archive: str) -> int:
-    """The component along y of the wind whose component along x is variable `i`: of several, by their names."""
+    """The y component of the wind whose x component is variable `i`; if there are several, by name."""
     name = variables[i].name
     partners = {name.replace(x, y, 1) for x, y in (("u", "v"), ("U", "V"), ("x", "y"), ("X", "Y"))} - {name}
     named = [j for j in along_y if variables[j].name in partners]
     if len(along_y) > 1 and len(named) != 1:
         raise UserError(
-            f"{archive}: which wind {name} belongs to cannot be told; name components alike, such as u_80 and v_80"
+            f"{archive}: {name} has no unique partner; give components matching names, such as u_80 and v_80"
         )
     return named[0] if named else along_y[0]
 
 
 def axis_angle(grid: Grid) -> np.ndarray:
-    """(y, x) float64 radians: the direction of growing x at each point, from east towards north."""
+    """(y, x) float64 radians: the direction of increasing x at each point, counted from east to north."""
     if not grid.projected:
         return np.zeros(grid.shape)
     assert grid.mapping is not None

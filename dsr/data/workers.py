@@ -1,4 +1,4 @@
-"""Filling a store's rows from many files: by processes that read and compress, each with memory for one field."""
+"""Filling the rows of a store from many files: by processes that read and compress, one field in memory each."""
 
 import multiprocessing
 import os
@@ -18,27 +18,33 @@ from dsr.data.writer import Writer
 from dsr.files import take_lock
 from dsr.progress import bar
 
-MOST = 4  # processes: reading and compressing keeps about so many cores busy before the disk is
+MAX_PROCESSES = (
+    4  # processes: reading and compressing keeps about this many cores busy before the disk becomes the limit
+)
 SMALL = 2**28  # bytes of fields below which processes take longer to start than they save
 
 Put = Callable[[str, int, np.ndarray], None]  # put("high" | "low", row, field)
-Fill = Callable[[Any, Put], Counter]  # of a job: put its rows, and say what was counted on the way
+Fill = Callable[[Any, Put], Counter]  # fill(job, put): puts the rows of a job and returns what it counted
 
 
 def write_rows(writer: Writer, jobs: Sequence[Any], make: Callable[[], Fill], workers: int | None = None) -> Counter:
-    """Call `fill(job, put)`, with one `fill = make()` in each of some processes, for all jobs; the sum of the counts.
+    """Call `fill(job, put)` for all jobs, with one `fill = make()` per process; return the sum of the counts.
 
-    Jobs and `make` can be pickled. Rows of one file belong into one job, so that it is opened once. The keys of counts
-    are texts, or tuples of them. By default there is a process for each core, at most MOST, and none beside this one
-    where the store is small. What is written does not depend on their number. Jobs that a killed writer of the same
-    plan has finished are passed over. An exception of `fill` or `make` is raised here.
+    Jobs and `make` must be picklable. Rows of one file belong in one job, so that it is opened once. The keys of counts
+    are strings, or tuples of them. By default there is a process per core, at most MAX_PROCESSES, or only this one if
+    the store is small. What is written does not depend on their number. Jobs that a killed writer of the same plan has
+    finished are skipped. An exception in `fill` or `make` is raised here.
     """
     if workers is None:
         size = 4 * sum(np.prod(chunks.shape) for chunks in (writer.high, writer.low))
-        workers = min(MOST, len(os.sched_getaffinity(0))) if size > SMALL else 1
-    left = [number for number in range(len(jobs)) if number not in writer.done]
-    processes = min(workers, len(left))
-    results = _in_processes(writer, jobs, left, make, processes) if processes > 1 else _here(writer, jobs, left, make)
+        workers = min(MAX_PROCESSES, len(os.sched_getaffinity(0))) if size > SMALL else 1
+    remaining = [number for number in range(len(jobs)) if number not in writer.done]
+    processes = min(workers, len(remaining))
+    results = (
+        _in_processes(writer, jobs, remaining, make, processes)
+        if processes > 1
+        else _in_this_process(writer, jobs, remaining, make)
+    )
     with bar() as progress:
         task = progress.add_task("fields", total=writer.high.shape[0] + writer.low.shape[0], completed=len(writer.sums))
         for number, sums, counts in results:
@@ -47,11 +53,11 @@ def write_rows(writer: Writer, jobs: Sequence[Any], make: Callable[[], Fill], wo
     return sum((writer.done[number] for number in range(len(jobs))), Counter())
 
 
-Result = tuple[int, dict[str, str], Counter]  # a job's number, the checksums of the files that it wrote, its counts
+Result = tuple[int, dict[str, str], Counter]  # number of the job, checksums of the files that it wrote, its counts
 
 
 class _Worker:
-    """One process's `fill`, and where it puts rows."""
+    """The `fill` of one process, and where it puts rows."""
 
     def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], make: Callable[[], Fill]):
         self.folder, self.shapes, self.make = folder, shapes, make
@@ -65,26 +71,28 @@ class _Worker:
         return number, sums, counts
 
 
-def _of(writer: Writer, make: Callable[[], Fill]) -> _Worker:
+def _worker_of(writer: Writer, make: Callable[[], Fill]) -> _Worker:
     return _Worker(writer.folder, {"high": writer.high.shape, "low": writer.low.shape}, make)
 
 
-def _here(writer: Writer, jobs: Sequence[Any], left: list[int], make: Callable[[], Fill]) -> Iterator[Result]:
-    worker = _of(writer, make)
-    for number in left:
+def _in_this_process(
+    writer: Writer, jobs: Sequence[Any], remaining: list[int], make: Callable[[], Fill]
+) -> Iterator[Result]:
+    worker = _worker_of(writer, make)
+    for number in remaining:
         yield worker.run(number, jobs[number])
 
 
 def _in_processes(
-    writer: Writer, jobs: Sequence[Any], left: list[int], make: Callable[[], Fill], processes: int
+    writer: Writer, jobs: Sequence[Any], remaining: list[int], make: Callable[[], Fill], processes: int
 ) -> Iterator[Result]:
-    """The jobs' results as they come; a few jobs wait, so that memory does not grow with their number."""
+    """The results of jobs as they complete; only a few are submitted ahead, to limit memory."""
     context = multiprocessing.get_context("forkserver")  # a fork would copy the locks of libraries' threads
     others = multiprocessing.active_children()
     waiting: set[Future[Result]] = set()
-    with ProcessPoolExecutor(processes, context, _start, (_of(writer, make), writer.partial)) as pool:
+    with ProcessPoolExecutor(processes, context, _start, (_worker_of(writer, make), writer.partial)) as pool:
         try:
-            for number in left:
+            for number in remaining:
                 if len(waiting) >= 2 * processes:
                     ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in ready)
@@ -97,7 +105,7 @@ def _in_processes(
         except BaseException:
             for process in multiprocessing.active_children():
                 if process not in others:
-                    process.kill()  # else it would end its job first
+                    process.kill()  # otherwise it would finish its job first
             raise
 
 
@@ -105,17 +113,17 @@ _worker: _Worker
 
 
 def _start(worker: _Worker, partial: Path) -> None:
-    """Make this process a worker: it ends with its parent, and no other writer begins before it has."""
+    """Make this process a worker: it ends with its parent, and no other writer starts before it has ended."""
     global _worker
     _worker = worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends us
     parent = multiprocessing.parent_process()
     assert parent is not None
     take_lock(os.open(partial / "workers", os.O_RDWR), 0, shared=True)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:
+def _exit_with(parent: Any) -> None:
     parent.join()
     os._exit(1)
 

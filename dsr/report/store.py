@@ -112,14 +112,14 @@ def verdicts(store: Store, matches: dict[str, Match]) -> list[Verdict]:
 
 def _numbers_in_words(variable: Variable, m: Match) -> str:
     """Such as "correlation 0.98 over the map, 0.95 in time; lag 0.0 cells, 0 h; totals ratio 1.01"."""
-    kinds = ((m.in_space, "over the map"), (m.in_time, "in time"))
+    kinds = ((m.spatial_correlation, "over the map"), (m.temporal_correlation, "in time"))
     correlations = [f"{value:.2f} {kind}" for value, kind in kinds if value is not None]
     lags = []
-    if m.lag is not None:
-        unclear = max(map(abs, m.lag)) > FAR and not m.lies_elsewhere
-        lags.append("unclear in space" if unclear else f"{np.hypot(*m.lag):.1f} cells")
+    if m.displacement is not None:
+        unclear = max(map(abs, m.displacement)) > FAR and not m.is_displaced
+        lags.append("unclear in space" if unclear else f"{np.hypot(*m.displacement):.1f} cells")
     if m.lag_hours is not None:
-        unclear = m.lag_hours != 0 and not m.comes_at_another_time
+        unclear = m.lag_hours != 0 and not m.is_lagged
         lags.append("unclear in time" if unclear else f"{m.lag_hours:g} h")
     amount = f"totals ratio {m.ratio:.2f}"
     if not _adds_up(variable):
@@ -130,11 +130,11 @@ def _numbers_in_words(variable: Variable, m: Match) -> str:
 
 def _doubts(store: Store, variable: Variable, m: Match) -> list[str]:
     doubts = []
-    if m.lag is not None and m.lies_elsewhere:
-        doubts.append(f"low lies {_direction(store, m.lag)} of where high has it")
-    if m.comes_at_another_time and m.lag_hours is not None:
+    if m.displacement is not None and m.is_displaced:
+        doubts.append(f"low lies {_direction(store, m.displacement)} of where high has it")
+    if m.is_lagged and m.lag_hours is not None:
         doubts.append(f"low comes {abs(m.lag_hours):g} h {'late' if m.lag_hours > 0 else 'early'}")
-    best = m.in_time if m.in_time is not None else m.in_space
+    best = m.temporal_correlation if m.temporal_correlation is not None else m.spatial_correlation
     if best is not None and best < WEAK:
         doubts.append("low says little of high")
     if _adds_up(variable):
@@ -181,9 +181,9 @@ def _numbers(known: dict[str, Variable], matches: dict[str, Match]) -> Table:
         ends = (m.quantiles[:, low], m.quantiles[:, high])
         rows.append(Row([
             name,
-            "–" if m.in_space is None else f"{m.in_space:.3f}",
-            "–" if m.in_time is None else f"{m.in_time:.3f}",
-            "–" if m.lag is None else ", ".join(f"{round(cells, 2) + 0.0:.2f}" for cells in m.lag),
+            "–" if m.spatial_correlation is None else f"{m.spatial_correlation:.3f}",
+            "–" if m.temporal_correlation is None else f"{m.temporal_correlation:.3f}",
+            "–" if m.displacement is None else ", ".join(f"{round(cells, 2) + 0.0:.2f}" for cells in m.displacement),
             "–" if m.lag_hours is None else f"{m.lag_hours:g}",
             _rounded(m.bias, m.spread),
             _rounded(m.rmse, m.spread),
@@ -221,7 +221,7 @@ def _pair(store: Store, plane: Plane, variable: Variable, sample: Sample, m: Mat
     truth = store.high[int(store.high_index[row])][index]
     low, high = store.grid("low"), store.grid("high")
     panels = [
-        ("low" + (" (first member)" if store.members else ""), low, sample.one[k, v]),
+        ("low" + (" (first member)" if store.members else ""), low, sample.first_member[k, v]),
         ("high, coarsened", low, sample.coarse[k, v]),
         ("high", high, truth),
     ]

@@ -114,8 +114,8 @@ def _shifts(ax: Any, m: Match) -> None:
         if np.isfinite(value):
             ax.text(column - reach, row - reach, f"{value:.2f}".replace("0.", "."), ha="center", va="center",
                     fontsize=8, color="white" if value < middle else "black")  # fmt: skip
-    if m.lag is not None:
-        ax.plot(m.lag[1], m.lag[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
+    if m.displacement is not None:
+        ax.plot(m.displacement[1], m.displacement[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.set_xticks(range(-reach, reach + 1))
     ax.set_yticks(range(-reach, reach + 1))
     dress(ax, "low so many columns on", "low so many rows on", "match by shift (low cells)", SMALL)

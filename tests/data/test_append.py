@@ -134,7 +134,7 @@ def test_a_run_near_to_validation_lies_in_the_gap(tmp_path):
     given.split[:] = [0, 0, 0, 0, 1, 1]
     given = replace(given, splits={"by": "time", "gap_hours": 24.0})
     store = prepare(tmp_path / "a.zarr", given)
-    with pytest.raises(UserError, match="the run of 1970-01-04T00:00 would be added to training"):
+    with pytest.raises(UserError, match="the run of 1970-01-04T00:00 would join the training split"):
         grow(store, archive(6, split=np.zeros(12, int)))
     growth = grow(store, archive(6))  # 24 h and the longest lead of 12 h after the run of day 2
     assert growth.layout.split[6:].tolist() == [-1, -1, 2, 2, 2, 2]
@@ -143,7 +143,7 @@ def test_a_run_near_to_validation_lies_in_the_gap(tmp_path):
 def test_a_run_that_dates_name_for_validation_stays_away_from_test(tmp_path):
     store = prepare(tmp_path / "a.zarr", archive(5, splits={"by": "time", "gap_hours": 24.0}))
     named = np.repeat([0, 0, 1, -1, 2, 1], 2)
-    with pytest.raises(UserError, match="the run of 1970-01-06T00:00 is too near to those of other splits"):
+    with pytest.raises(UserError, match="the run of 1970-01-06T00:00 is too close to other splits"):
         grow(store, archive(6, split=named))
     named = np.repeat([0, 0, 1, -1, 2, -1, 1], 2)
     assert grow(store, archive(7, split=named)).layout.split[10:].tolist() == [-1, -1, 1, 1]
@@ -174,10 +174,10 @@ SHIFTED = Grid(np.arange(4.0) * 2000 + 900, np.arange(4.0) * 2000 + 500, {})
             {"low_variables": [Variable("t", "K", "air_temperature")]},
             "the variables of low cannot change: t .K., q",
         ),
-        ({"high_grid": SHIFTED}, "the high grid of the archive is another one"),
+        ({"high_grid": SHIFTED}, "the high grid of the archive differs"),
         ({"calendar": "noleap"}, "the calendar cannot change: proleptic_gregorian in the store, noleap in the archive"),
         ({"members": 2}, "the number of members cannot change: None in the store, 2 in"),
-        ({"split": np.zeros(14, int)}, "the run of 1970-01-06T00:00 would be added to training"),
+        ({"split": np.zeros(14, int)}, "the run of 1970-01-06T00:00 would join the training split"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -193,7 +193,7 @@ def test_nothing_new_and_runs_that_are_not_later_are_refused(path):
         append(path, archive(5))
     given = archive(5)
     given.low_lead_time[9] += HOUR
-    with pytest.raises(UserError, match=r"the run of 1970-01-05T00:00 \(\+13 h\) is new and not later"):
+    with pytest.raises(UserError, match=r"the run of 1970-01-05T00:00 \(\+13 h\) is new but not later"):
         append(path, given)
 
 

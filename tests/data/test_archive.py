@@ -151,7 +151,9 @@ def test_totals_of_a_run_become_amounts_over_the_actual_step(tmp_path):
 def test_what_is_no_total_is_not_differenced(tmp_path):
     data = forecasts(1, (1, 2, 3))[["tp"]].isel(lead_time=[2, 1, 0]).assign_coords(lead_time=[1, 2, 3])
     data["lead_time"].attrs["units"] = "hours"
-    with pytest.raises(UserError, match=r"tp is no total since the start of the run: it falls by 0.005 before \+2 h"):
+    with pytest.raises(
+        UserError, match=r"tp is not a total since the start of the run: it falls by 0.005 before \+2 h"
+    ):
         open_archive([saved(data, tmp_path / "tp.nc")], {"tp": Choice(accumulated=True)})
 
 
@@ -261,11 +263,11 @@ def test_directions_are_refused_where_chosen_and_left_out_otherwise(tmp_path):
     data = analysis(2)
     data["wdir"] = data["t2m"].assign_attrs(units="degree", standard_name="wind_from_direction")
     path = saved(data, tmp_path / "w.nc")
-    with pytest.raises(UserError, match=r"wdir is a direction.*take the wind's components \(such as u10 and v10\)"):
+    with pytest.raises(UserError, match=r"wdir is a direction.*use the wind components \(such as u10 and v10\)"):
         open_archive([path], {"wdir": Choice()})
     archive = open_archive([path])
     assert [v.name for v in archive.variables] == ["t2m"]
-    assert any("wdir is a direction, and left out" in note for note in archive.notes)
+    assert any("wdir is a direction and was left out" in note for note in archive.notes)
 
 
 def test_lists_of_points_are_refused_with_the_line_that_remaps_them(tmp_path):
@@ -290,7 +292,7 @@ def test_other_calendars_are_kept(tmp_path):
         (lambda p: None, "no such file"),
         (lambda p: p.write_bytes(b"GRIB" + bytes(100)), "cannot be read"),
         (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "cannot be read"),
-        (lambda p: p.write_text("latitude,longitude"), "neither NetCDF, GRIB nor Zarr"),
+        (lambda p: p.write_text("latitude,longitude"), "is not NetCDF, GRIB or Zarr"),
         (lambda p: p.mkdir(), "is a folder but not a Zarr group"),
         (lambda p: xr.Dataset({"a": ("time", [1.0])}).to_netcdf(p), "holds no variable with rows and columns"),
         (lambda p: analysis(1).isel(time=0, drop=True).to_netcdf(p), "t2m: has no time coordinate"),
@@ -325,7 +327,7 @@ def test_a_missing_variable_is_named_with_those_that_are_there(tmp_path):
 def test_variables_on_different_grids_are_refused(tmp_path):
     saved(analysis(2), tmp_path / "1.nc")
     saved(analysis(2, (4, 6)).rename(t2m="sst"), tmp_path / "2.nc")
-    with pytest.raises(UserError, match="sst lies on another grid"):
+    with pytest.raises(UserError, match="sst is on a different grid"):
         open_archive(["*.nc"], root=tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_the_reform_of_1582():
     assert parse("1582-10-15", "standard") - before == DAY
     assert label(before, "standard") == "1582-10-04T00:00" and label(before + DAY, "standard") == "1582-10-15T00:00"
     assert label(before, "proleptic_gregorian") == "1582-10-14T00:00"
-    with pytest.raises(UserError, match="1582-10-10 is no date of the standard calendar; 1582-10-04 is"):
+    with pytest.raises(UserError, match="1582-10-10 does not exist in the standard calendar; 1582-10-04 does"):
         parse("1582-10-10", "standard")
 
 
@@ -61,15 +61,15 @@ def test_cftime_agrees_over_a_thousand_years(calendar):
 @pytest.mark.parametrize(
     ("text", "calendar", "message"),
     [
-        ("2060-02-29", "noleap", "2060-02-29 is no date of the noleap calendar; 2060-02-28 is"),
-        ("2060-02-29", "365_day", "2060-02-29 is no date of the noleap calendar; 2060-02-28 is"),
-        ("2060-12-31", "360_day", "2060-12-31 is no date of the 360_day calendar; 2060-12-30 is"),
-        ("2060-02-30T06:00", "standard", "2060-02-30 is no date of the standard calendar; 2060-02-29 is"),
-        ("2060-13-01", "noleap", "2060-13-01 is no date of the noleap calendar; 2060-12-01 is"),
+        ("2060-02-29", "noleap", "2060-02-29 does not exist in the noleap calendar; 2060-02-28 does"),
+        ("2060-02-29", "365_day", "2060-02-29 does not exist in the noleap calendar; 2060-02-28 does"),
+        ("2060-12-31", "360_day", "2060-12-31 does not exist in the 360_day calendar; 2060-12-30 does"),
+        ("2060-02-30T06:00", "standard", "2060-02-30 does not exist in the standard calendar; 2060-02-29 does"),
+        ("2060-13-01", "noleap", "2060-13-01 does not exist in the noleap calendar; 2060-12-01 does"),
         ("2060-2-1", "noleap", '"2060-2-1" is not of the form 2060-12-30 or 2060-12-30T06:00'),
         ("2060-02-01T24:00", "noleap", "is not of the form"),
         ("2060-02-01T00:00+02:00", "noleap", "is not of the form"),
-        ("2060-02-01", "utc", 'calendar "utc" is not known; known are standard, .*360_day'),
+        ("2060-02-01", "utc", 'unknown calendar "utc"; known calendars are standard, .*360_day'),
     ],
 )
 def test_what_is_no_date_is_refused_with_a_right_one_beside_it(text, calendar, message):
@@ -121,7 +121,9 @@ def test_a_360_day_archive_from_recipe_to_file(tmp_path):
         (tmp_path / "r.json").write_text(text)
         return prepare_from_options(recipe=tmp_path / "r.json", output=output)
 
-    with pytest.raises(UserError, match=r"splits.train: 2060-12-31 is no date of the 360_day calendar; 2060-12-30 is"):
+    with pytest.raises(
+        UserError, match=r"splits.train: 2060-12-31 does not exist in the 360_day calendar; 2060-12-30 does"
+    ):
         prepared(tmp_path / "store", {"train": ["2060-01-01", "2060-12-31"]})
     assert not (tmp_path / "store").exists()
     prepared(tmp_path / "store")

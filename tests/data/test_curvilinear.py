@@ -75,7 +75,7 @@ def test_what_lies_on_no_projection_is_refused_with_the_line_that_regrids_it():
     latitude, longitude = 40 + 0.1 * rows + 0.5 * np.sin(columns / 9), -10 + 0.12 * columns + 0.4 * np.cos(rows / 7)
     with pytest.raises(UserError, match=r"`crs` in a recipe.*cdo sellonlatbox,-11,-3,39,45 -remapbil,global_0.1 IN.nc"):
         Grid.from_2d(latitude, longitude)
-    with pytest.raises(UserError, match="cells off the rows and columns of rotated_latitude_longitude"):
+    with pytest.raises(UserError, match="cells from the rows and columns of rotated_latitude_longitude"):
         Grid.from_2d(latitude, longitude, ROTATED)
 
 
@@ -101,7 +101,7 @@ def test_positions_agree_to_the_precision_of_the_files(which, write):
 def test_a_grid_of_latitudes_is_checked_across_the_seam(step):
     grid = Grid(60 + step * np.arange(20), -3 + 0.25 * np.arange(30))
     assert grid.check_position(grid.latitude, grid.longitude % 360) == ""
-    with pytest.raises(UserError, match=r"row 0, column 0 they say 60\.2 N, 3 W, the grid says 60 N, 3 W"):
+    with pytest.raises(UserError, match=r"row 0, column 0 they are 60\.2 N, 3 W, but by the grid 60 N, 3 W"):
         grid.check_position(grid.latitude + 0.2, grid.longitude)
 
 
@@ -118,7 +118,7 @@ def test_a_small_departure_is_noted_and_a_large_one_refused():
 def test_a_pole_that_is_wrong_is_refused_and_the_right_one_named():
     wrong = {**ROTATED, "grid_north_pole_latitude": 18.0, "grid_north_pole_longitude": -140.75}
     grid = GRIDS["rotated pole"]
-    with pytest.raises(UserError, match=r'this one fits: .*"grid_north_pole_latitude": 39.25'):
+    with pytest.raises(UserError, match=r'this one matches: .*"grid_north_pole_latitude": 39.25'):
         Grid(grid.y, grid.x, wrong).check_position(grid.latitude, grid.longitude)
 
 
@@ -144,7 +144,7 @@ def test_a_real_file_whose_pole_is_wrong(real_data):
     with xr.open_dataset(real_data / "formats/small_rotPole_precipitation.nc") as file:
         y, x, latitude, longitude = (file[name].values for name in ("rlat", "rlon", "lat", "lon"))
         told = dict(file["rotated_pole"].attrs)
-    with pytest.raises(UserError, match=r'this one fits: .*39.25, "grid_north_pole_longitude": -162.0'):
+    with pytest.raises(UserError, match=r'this one matches: .*39.25, "grid_north_pole_longitude": -162.0'):
         Grid(y, x, told).check_position(latitude, longitude)
     assert Grid(y, x, ROTATED).check_position(latitude, longitude) == ""
     found = Grid.from_2d(latitude, longitude)

@@ -239,7 +239,7 @@ def test_a_header_of_a_telegram_stands_before_the_message(tmp_path, real_data):
 
 def test_a_file_without_a_message_is_refused(tmp_path):
     (tmp_path / "a.grib").write_bytes(b"GRIB" + bytes(100))
-    with pytest.raises(UserError, match=r"a.grib: cannot be read \(it holds no message"):
+    with pytest.raises(UserError, match=r"a.grib: cannot be read \(it contains no message"):
         opened(tmp_path / "a.grib")
 
 
@@ -510,7 +510,7 @@ def test_parameters_without_a_name(tmp_path, real_data):
     total = {"productDefinitionTemplateNumber": 8, "centre": "lfpw", "parameterCategory": 1}
     snow, rain = ({**BASE, **total, "parameterNumber": number} for number in (29, 8))
     first, second, third = opened(tmp_path / "a.grib", {**BASE, **local}, snow, rain)
-    assert first.name == "unknown_209_6_1" and first.attributes["units"] == "" and "no name" in first.notes[0]
+    assert first.name == "unknown_209_6_1" and first.attributes["units"] == "" and "without a name" in first.notes[0]
     assert second.name == "unknown_0_1_29" and second.attributes["units"] == "m"
     assert second.attributes["long_name"] == "Total snowfall" and second.notes == first.notes
     assert third.name == "tp" and third.attributes["units"] == "kg m-2" and not third.notes
@@ -532,5 +532,5 @@ def test_winds_along_the_grid_are_said(tmp_path):
 
 def test_a_projection_of_the_recipe_is_refused(tmp_path):
     path = write(tmp_path / "a.grib", [BASE])
-    with pytest.raises(UserError, match="says its own projection"):
+    with pytest.raises(UserError, match="defines its projection"):
         grib.open_file(File("a", str(path)), crs="EPSG:3035")

@@ -24,13 +24,13 @@ RAIN = Variable("rr", "mm", "precipitation_amount")
 def test_impossible_values_are_refused_with_their_count(variable, value):
     field = np.full((4, 5), np.nan, np.float32)
     field[0, :3] = value
-    with pytest.raises(UserError, match=rf"here: 3 of 20 values lie outside .* such as {value:g}; name them"):
+    with pytest.raises(UserError, match=rf"here: 3 of 20 values are outside .* such as {value:g}; set .missing"):
         within(field, limit(variable), 0, False, "here")
 
 
 def test_rounding_below_zero_is_clipped_and_counted_and_larger_falls_are_not():
     field = np.array([[0.0, -5e-4, 1.0], [-2e-3, 2.0, np.nan]], np.float32)
-    with pytest.raises(UserError, match="1 of 6 values lie outside 0"):
+    with pytest.raises(UserError, match="1 of 6 values are outside 0"):
         within(field, limit(RAIN), 0, False, "x")
     clipped, count = within(field, limit(RAIN), rounding=0.01, clip=False, where="x")
     np.testing.assert_array_equal(clipped, [[0, 0, 1], [0, 2, np.nan]])

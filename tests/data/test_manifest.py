@@ -125,7 +125,7 @@ def test_fields_of_another_layout_are_refused(path):
     (path / "high/field/zarr.json").write_bytes(text)
     store = Store(path)
     store.files.sums["high/field/zarr.json"] = f"{xxhash.xxh3_128_hexdigest(text)} {len(text)}"
-    with pytest.raises(UserError, match="high/field is not laid out as dsr writes it"):
+    with pytest.raises(UserError, match="high/field does not have the layout that dsr writes"):
         store.high  # noqa: B018
 
 

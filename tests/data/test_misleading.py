@@ -30,7 +30,7 @@ def test_a_time_that_one_file_holds_twice_is_taken_once_and_noted(tmp_path, late
     assert len(archive.frames) == (4 if late else 5)
     np.testing.assert_array_equal([archive.read(i)[0] for i in range(4)], truth["t2m"].values[:4])
     (reason,) = archive.dropped
-    assert "stands more than once, whose values differ" in reason
+    assert "occurs more than once with different values" in reason
 
 
 @pytest.mark.parametrize("units", ["degC", "deg C", "degrees C", "Degrees Celsius", "celsius"])
@@ -53,22 +53,22 @@ def test_energy_whose_interval_nobody_tells_is_noted(tmp_path):
     sun = analysis(2)[["t2m"]].rename(t2m="ssrd")
     sun["ssrd"].attrs = {"units": "J m**-2"}
     (note,) = open_archive([saved(sun, tmp_path / "s.nc")]).notes
-    assert "no file says over which interval" in note
+    assert "no file gives the interval" in note
 
 
 def test_a_fill_value_of_0_is_noted(tmp_path):
     path = tmp_path / "z.nc"
     analysis(2)[["t2m"]].to_netcdf(path, encoding={"t2m": {"_FillValue": 0.0}})
-    assert "every 0 is taken as missing" in open_archive([str(path)]).notes[0]
+    assert "every 0 is treated as missing" in open_archive([str(path)]).notes[0]
 
 
 def test_members_without_a_number_or_with_the_same_are_refused(tmp_path):
     truth = analysis(2)[["t2m"]]
     members = xr.concat([truth, truth + 1, truth + 2], xr.DataArray([1, 2, 3], dims="number", name="number"))
     files = [saved(members, tmp_path / "m.nc"), saved(truth, tmp_path / "c.nc")]
-    with pytest.raises(UserError, match=r"is of no member, while .*m.nc holds members"):
+    with pytest.raises(UserError, match=r"has no member number, but .*m.nc holds members"):
         open_archive(files)
-    with pytest.raises(UserError, match="holds one member more than once: 1, 1, 3"):
+    with pytest.raises(UserError, match="holds a member more than once: 1, 1, 3"):
         open_archive([saved(members.assign_coords(number=[1, 1, 3]), tmp_path / "d.nc")])
 
 

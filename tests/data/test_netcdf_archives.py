@@ -182,9 +182,9 @@ def test_a_wrf_run_begins_where_its_simulation_does_whatever_was_restarted(tmp_p
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (lambda d: d.assign_attrs(MAP_PROJ=0), "an idealised plane lies nowhere on the earth"),
-        (lambda d: d.assign(XLAT=d["XLAT"] + d["XTIME"] / 600), "a nest that moves"),
-        (lambda d: d.drop_vars(["XLAT", "XLONG"]), "holds no XLAT and XLONG"),
+        (lambda d: d.assign_attrs(MAP_PROJ=0), "an idealised plane has no location on the earth"),
+        (lambda d: d.assign(XLAT=d["XLAT"] + d["XTIME"] / 600), "a moving nest"),
+        (lambda d: d.drop_vars(["XLAT", "XLONG"]), "has no XLAT and XLONG"),
         (lambda d: d.assign(Times=d["Times"].astype(str).str.replace("_", " at ").astype("S22")), "its Times are not"),
     ],
 )
@@ -199,7 +199,7 @@ def test_winds_along_the_grid_are_marked_where_they_are_not_turned(tmp_path):
     wrf.write(tmp_path, wrf.POLAR, runs=1)
     archive = open_archive([str(first(tmp_path))], {"U10": Choice(), "V10": Choice()})
     assert [v.standard_name for v in archive.variables] == ["x_wind", "y_wind"]
-    assert "U10 is the wind along the grid's own axes" in archive.notes[0]
+    assert "U10 is the wind along the axes of the grid" in archive.notes[0]
 
 
 # Others
@@ -215,7 +215,7 @@ def test_preliminary_era5_is_told_and_can_be_left_out(tmp_path):
 
 def test_versions_that_overlap_must_be_chosen(tmp_path):
     written(tmp_path, "era5_cds_until_2024_x4")
-    with pytest.raises(UserError, match="expver 1; expver 5: choose by"):
+    with pytest.raises(UserError, match="expver 1; expver 5: choose with"):
         open_archive([str(tmp_path / "era5/*.nc")], {"t2m": Choice()})
 
 

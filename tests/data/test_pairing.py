@@ -55,7 +55,7 @@ def test_a_mean_rate_becomes_an_amount_over_its_own_interval(tmp_path):
 
 def test_a_rate_at_an_instant_is_no_amount(tmp_path):
     low = open_archive([daily(tmp_path / "r.nc", "pr", units="kg m-2 s-1", methods="time: point")])
-    with pytest.raises(UserError, match=r"kg m-2 s-1.* at an instant, which is no .*kg m-2.* over an interval"):
+    with pytest.raises(UserError, match=r"kg m-2 s-1.* at an instant, which cannot become .*kg m-2.* over an interval"):
         low.convert("pr", "kg m-2")
 
 
@@ -80,7 +80,7 @@ def test_nothing_in_common_and_other_statistics_are_said(tmp_path):
     low = open_archive([daily(tmp_path / "low.nc", "tas", units="K", methods="time: mean", values=280)])
     high = open_archive([daily(tmp_path / "high.nc", "tg", units="K", methods="time: mean", values=280)])
     (line,) = doubts(low, high)
-    assert "low has tas, high has tg: nothing in common" in line and "rename one in a recipe" in line
+    assert "low has tas, high has tg: no variable in common" in line and "rename one in a recipe" in line
     highest = {"tas": Choice(source="tx")}
     tx = daily(tmp_path / "tx.nc", "tx", units="K", methods="time: maximum", values=280)
     assert list(doubts(low, open_archive([tx], highest))) == [
@@ -98,6 +98,6 @@ def test_archives_on_two_grids_are_brought_onto_the_first(tmp_path):
     assert joined.grid is first.grid and joined.read(3).shape == (2, 8, 8)
     np.testing.assert_allclose(joined.read(3)[1], 283)
     assert any("is interpolated bilinearly onto the grid of" in note for note in joined.notes)
-    assert list(joined.dropped) == [f"{first.name} alone has it"]
-    with pytest.raises(UserError, match="pr stands in more than one"):
+    assert list(joined.dropped) == [f"only {first.name} has it"]
+    with pytest.raises(UserError, match="pr is in more than one"):
         Joined([first, first])

@@ -183,7 +183,7 @@ def test_an_archive_is_streamed(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20 and "256 by coarsen" in told
     from dsr.data import prepare as module
 
-    plan = module._planned(module.Recipe.from_options(**options))
+    plan = module._plan(module.Recipe.from_options(**options))
     tracemalloc.reset_peak()
     for frame in range(times):
         plan.coarse(plan.high.read(frame))
@@ -220,13 +220,13 @@ def test_units_that_cannot_be_converted(tmp_path):
 
 
 def test_one_time_step_only(tmp_path):
-    refused(tmp_path, "one initial time only.*split by region", analysis(1, (16, 24)), factor=4)
+    refused(tmp_path, "only one initial time.*split by region", analysis(1, (16, 24)), factor=4)
     assert made(tmp_path, analysis(1, (16, 48)), factor=4, split="region").region is not None
 
 
 def test_an_ensemble_as_truth(tmp_path):
     members = xr.concat([analysis(60), analysis(60)], "member").assign_coords(member=[0, 1])
-    refused(tmp_path, "choose it by", members, factor=4)
+    refused(tmp_path, "choose it with", members, factor=4)
     assert made(tmp_path, members, recipe={"high": {"members": [1]}, "factor": 4}).members is None
 
 
@@ -234,7 +234,7 @@ def test_an_ensemble_as_truth(tmp_path):
     ("options", "message"),
     [
         ({}, "give a low archive, or a factor"),
-        ({"factor": 8}, "too small to be coarsened x8"),
+        ({"factor": 8}, "too small to be coarsened by 8"),
         ({"factor": 4, "gap": 1000}, "no run is left for train"),
     ],
 )
@@ -249,7 +249,7 @@ def test_neither_or_both_of_recipe_and_options(tmp_path):
         prepare_from_options(recipe=tmp_path / "r.json", output=tmp_path / "store", factor=4)
     with pytest.raises(UserError, match="give either the recipe"):
         prepare_from_options(recipe=tmp_path / "r.json", output=tmp_path / "store", split="region")
-    with pytest.raises(UserError, match="a region's gap, in high points"):
+    with pytest.raises(UserError, match="gap of a split by region, in high points"):
         prepare_from_options(recipe=None, output=tmp_path / "store", high=["a.nc"], factor=4, split="region", gap=6)
     with pytest.raises(UserError, match="give the store to write"):
         prepare_from_options(recipe=None, output=None, high=["a.nc"], factor=4)

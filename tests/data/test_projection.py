@@ -337,7 +337,7 @@ BAD = {
         "longitude_of_central_meridian": 0.0,
     },
     "lacks straight_vertical_longitude_from_pole": POLAR,
-    "none that PROJ can place": {"grid_mapping_name": "crooked"},
+    "PROJ cannot use": {"grid_mapping_name": "crooked"},
 }
 
 
@@ -349,10 +349,10 @@ def test_a_projection_that_says_too_little_is_refused(message):
 
 def test_points_off_the_earth_are_refused():
     given = mapping("lambert_azimuthal_equal_area", SPHERE, (50, 10))
-    with pytest.raises(UserError, match="off the earth"):
+    with pytest.raises(UserError, match="not on the earth"):
         _ = Grid(np.array([0.0, 1.5e7]), np.array([0.0, 1.0]), given).latitude
 
 
 def test_a_crs_that_a_recipe_misspells_is_refused():
-    with pytest.raises(UserError, match="crs: 'EPGS:3413' is no CRS"):
+    with pytest.raises(UserError, match="crs: 'EPGS:3413' is not a CRS"):
         projection.mapping_of("EPGS:3413")

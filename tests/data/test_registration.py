@@ -44,7 +44,7 @@ def pairs(tmp_path, off=(0.0, 0.0)):
 
 
 def test_grids_that_fit_are_not_noted(tmp_path):
-    assert "fits high best" not in pairs(tmp_path)
+    assert "matches high best" not in pairs(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_grids_that_fit_are_not_noted(tmp_path):
 )
 def test_half_a_cell_is_noted_with_where_low_belongs(tmp_path, off, moved):
     told = pairs(tmp_path, off)
-    assert "t: low fits high best when it is moved by" in told
+    assert "t: low matches high best when it is moved by" in told
     assert re.search(f"moved by {moved} of its columns", told), told
 
 
@@ -65,7 +65,7 @@ def test_the_peak_of_a_shifted_field_is_its_shift():
         table = registration.shifts(registration.departures(moved), registration.departures(truth), np.ones((20, 20)))
         found = registration.peak(table)[:2]
         np.testing.assert_allclose(found, (-rows, -columns), atol=0.15)
-        assert registration.lies_elsewhere(table) is bool(rows or columns)
+        assert registration.is_displaced(table) is bool(rows or columns)
 
 
 def test_points_at_corners_of_their_cells_are_noted(tmp_path):

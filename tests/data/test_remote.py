@@ -121,7 +121,7 @@ def test_a_copy_is_whole_or_not_there(server):
     url = f"http://me:hunter2@127.0.0.1:{server.server_port}"
     for path in ("short/a.nc?token=abc", "none/a.nc?token=abc"):
         for _ in range(2):
-            with pytest.raises(OSError, match=r"a\.nc: cannot be fetched") as refusal:
+            with pytest.raises(OSError, match=r"a\.nc: cannot be downloaded") as refusal:
                 fetched(f"{url}/{path}")
             assert "hunter2" not in str(refusal.value) and "abc" not in str(refusal.value)
 

@@ -48,7 +48,9 @@ def test_dates_are_those_of_the_datas_calendar(calendar, last, count):
     split, told = by_time(ByTime(**ranges), init, lead, calendar)
     assert [(split == code).sum() for code in (0, 1, 2)] == [count, 28, 30]
     assert told["train"] == ["1970-01-01T00:00", f"{last}T23:59:59"]
-    with pytest.raises(UserError, match=rf"^splits.train: 1970-02-31 is no date of the {calendar} calendar; {last} is"):
+    with pytest.raises(
+        UserError, match=rf"^splits.train: 1970-02-31 does not exist in the {calendar} calendar; {last} does"
+    ):
         by_time(ByTime(**{**ranges, "train": ("1970-01-01", "1970-02-31")}), init, lead, calendar)
 
 
@@ -59,7 +61,7 @@ def test_a_range_without_data_is_named_beside_what_there_is():
         "test": ("1970-02-01", "1970-02-20"),
     }
     message = (
-        r"splits.validation: no initial time lies in 1971-01-01T00:00 to 1971-01-30T23:59:59; the data go from "
+        r"splits.validation: no initial time is in 1971-01-01T00:00 to 1971-01-30T23:59:59; the data cover "
         r"1970-01-01T00:00 to 1970-02-30T00:00 \(360_day calendar\)"
     )
     with pytest.raises(UserError, match=message):
@@ -74,7 +76,7 @@ def test_ranges_closer_than_the_longest_lead_are_refused():
 
 
 def test_too_few_dates_are_refused():
-    with pytest.raises(UserError, match="one initial time only"):
+    with pytest.raises(UserError, match="only one initial time"):
         by_time(ByTime(), *runs(1), "standard")
     with pytest.raises(UserError, match="no run is left for validation"):
         by_time(ByTime(), *runs(6), "standard")

@@ -157,7 +157,7 @@ def test_files_of_different_units_become_one(tmp_path, units, mean):
     store = prepared(tmp_path, "tp_*.nc", recipe=variables)
     np.testing.assert_allclose(store.high[:][:, 0], rain * mean / 2, rtol=1e-6)
     assert "tp is in kg m-2 and in m in different files" in problems(store)
-    assert "no file says over which interval" in problems(store)
+    assert "no file gives the interval" in problems(store)
 
 
 def test_totals_since_midnight_become_hours(tmp_path):

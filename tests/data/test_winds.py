@@ -65,7 +65,7 @@ def write(path, names=("u10", "v10"), standard_names=("x_wind", "y_wind")):
 def test_winds_are_turned_on_request_and_marked_otherwise(tmp_path):
     path, grid = write(tmp_path / "w.nc")
     as_it_is = open_archive([path])
-    assert any("u10 is the wind along the grid's own axes" in note for note in as_it_is.notes)
+    assert any("u10 is the wind along the axes of the grid" in note for note in as_it_is.notes)
     np.testing.assert_array_equal(as_it_is.read(0)[:, 0, 0], [10, 0])
     turned = open_archive([path], rotate_winds=True)
     assert [v.standard_name for v in turned.variables] == ["eastward_wind", "northward_wind"] and not turned.notes
@@ -85,7 +85,7 @@ def test_several_winds_are_matched_by_name():
     names = {"u10": "x_wind", "u80": "x_wind", "v80": "y_wind", "v10": "y_wind"}
     assert rotation([Variable(n, "m s-1", s) for n, s in names.items()], grid, "a").pairs == [(0, 3), (1, 2)]
     names = {"low": "x_wind", "u80": "x_wind", "v80": "y_wind", "v10": "y_wind"}
-    with pytest.raises(UserError, match="which wind low belongs to"):
+    with pytest.raises(UserError, match="low has no unique partner"):
         rotation([Variable(n, "m s-1", s) for n, s in names.items()], grid, "a")
 
 

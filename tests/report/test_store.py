@@ -95,9 +95,9 @@ def test_low_that_is_coarsened_high_fits(tmp_path):
     fields = {"t2m": 280 + 5 * weather(), "tp": np.maximum(weather(), 0)}
     store, _, found = seen(paired(tmp_path, fields, {name: coarse(values) for name, values in fields.items()}))
     for m in found.values():
-        assert (m.in_space, m.in_time, m.ratio) == pytest.approx((1, 1, 1), abs=1e-4)
+        assert (m.spatial_correlation, m.temporal_correlation, m.ratio) == pytest.approx((1, 1, 1), abs=1e-4)
         assert m.bias == pytest.approx(0, abs=1e-3)
-        assert m.lag == pytest.approx((0, 0), abs=0.05)
+        assert m.displacement == pytest.approx((0, 0), abs=0.05)
         assert np.unravel_index(m.shifts.argmax(), m.shifts.shape) == (2, 2)
         assert m.lag_hours == 0
     assert [(v.kind, v.text) for v in page.verdicts(store, found)] == [
@@ -114,7 +114,7 @@ def test_a_low_field_that_lies_elsewhere(tmp_path, shift, says):
     high = 280 + 5 * weather()
     path = paired(tmp_path, {"t2m": high}, {"t2m": coarse(np.roll(high, shift, axis=(1, 2)))})
     m, verdict = judged(path)
-    assert m.lag == pytest.approx((shift[0] / 4, shift[1] / 4), abs=0.1)
+    assert m.displacement == pytest.approx((shift[0] / 4, shift[1] / 4), abs=0.1)
     assert verdict.startswith(f"doubt: doubtful: low lies {says} of where high has it: correlation")
 
 
@@ -131,7 +131,7 @@ def test_a_low_field_of_its_own_weather_is_not_called_late(tmp_path):
     noise = np.random.default_rng(1).normal(size=(72, 12, 16))
     high = 280 + 5 * weather()
     m, verdict = judged(paired(tmp_path, {"t2m": high}, {"t2m": coarse(high) + 2 * noise}))
-    assert m.in_time == pytest.approx(5 / np.sqrt(5**2 + 2**2), abs=0.05)
+    assert m.temporal_correlation == pytest.approx(5 / np.sqrt(5**2 + 2**2), abs=0.05)
     assert verdict.startswith("fits")
     _, verdict = judged(paired(_folder(tmp_path), {"t2m": high}, {"t2m": 280 + 5 * noise}))
     assert verdict.startswith("doubt: doubtful: low says little of high: correlation")
@@ -178,7 +178,7 @@ def test_bias_by_hour(tmp_path):
     m, _ = judged(paired(tmp_path, {"t2m": high}, {"t2m": coarse(high) + 0.1 * hour}))
     assert [g.hours for g in m.by_hour] == list(range(24))
     np.testing.assert_allclose([g.bias for g in m.by_hour], 0.1 * np.arange(24), atol=1e-3)
-    assert sum(g.samples for g in m.by_hour) == match.MOST
+    assert sum(g.samples for g in m.by_hour) == match.MAX_PAIRS
     assert m.by_lead == []
 
 
@@ -331,7 +331,7 @@ def test_missing_values_are_counted_and_drawn(tmp_path):
     assert sample.missing_high[0].mean() == pytest.approx(0.25)
     assert not sample.missing_low.any()
     assert found["t2m"].bias == pytest.approx(0, abs=1e-3)
-    assert found["t2m"].in_space == pytest.approx(1, abs=1e-4)
+    assert found["t2m"].spatial_correlation == pytest.approx(1, abs=1e-4)
     text = read_page(write(path))
     assert " 25 %" in text
     assert "Where values are missing" in text
@@ -453,6 +453,6 @@ def test_reanalysis_against_observations(tmp_path, real_data):
     _, sample, found = seen(tmp_path / "store")
     assert list(found) == ["tas", "pr"]
     assert {name: m.lag_hours for name, m in found.items()} == {"tas": 0, "pr": 0}
-    assert found["tas"].in_time == pytest.approx(0.84, abs=0.03)
-    assert found["tas"].lag == pytest.approx((0, 0), abs=0.25)
+    assert found["tas"].temporal_correlation == pytest.approx(0.84, abs=0.03)
+    assert found["tas"].displacement == pytest.approx((0, 0), abs=0.25)
     assert sample.missing_high.mean() == pytest.approx(0.40, abs=0.01)

@@ -1,4 +1,4 @@
-"""From values over the intervals that files hold to values over disjoint ones: amounts, means and extremes."""
+"""From values over the intervals in files to values over disjoint intervals: amounts, means and extremes."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from dsr.errors import UserError
 
 
 @dataclass(frozen=True)
-class Made:
-    """How the value of a frame is made: the sum of factor x the value that stands at a span."""
+class Combination:
+    """The value of a frame as a linear combination: the sum of factor x the value at a span."""
 
     terms: tuple[tuple[Span, float], ...]
-    start: int | None  # the leads between which it holds; equal for an instant; start is None where nobody says
+    start: int | None  # lead times of start and end; equal for an instant; start is None if unknown
     end: int
 
     @property
@@ -22,51 +22,50 @@ class Made:
         return None if self.start is None else self.end - self.start
 
 
-def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) -> dict[Frame, Made]:
-    """{frame: how its value over the shortest interval that ends there is made}.
+def disjoint(spans: Iterable[Span], statistic: str, hours: float | None = None) -> dict[Frame, Combination]:
+    """{frame: its value over the shortest interval that ends there}.
 
-    Sums over (s, e] and (s, m] give the sum over (m, e]; means likewise, weighted by their lengths. So totals since the
-    start of a run, buckets that restart, amounts of single steps, and files that hold several of them all come out as
-    amounts over disjoint intervals. Extremes and instants stay what they are. `hours` keeps only what covers so long;
-    totals may stand at shorter steps.
-    Raises UserError where extremes over different lengths cannot be held apart, or nothing covers `hours`.
+    Sums over (s, e] and (s, m] give the sum over (m, e]; means likewise, weighted by their lengths. Thus totals since
+    the start of a run, buckets that restart, amounts of single steps, and files that mix them all become amounts over
+    disjoint intervals. Extremes and instants are unchanged. `hours` keeps only intervals of that length; totals may
+    have shorter steps. Raises UserError if extremes cover several lengths, or nothing covers `hours`.
     """
-    found: dict[Frame, Made] = {}
-    groups = _runs(
+    result: dict[Frame, Combination] = {}
+    groups = _groups(
         [span for span in spans if span.start is not None and (span.start < span.end or statistic == "point")]
     )
     for group in groups:
-        for made in _finest(group, hours) if statistic in ("sum", "mean") else map(_itself, group):
-            if statistic == "mean" and len(made.terms) == 2:
-                made = _weighted(made)
-            frame = made.terms[0][0].frame
-            held = found.get(frame)
-            fits = hours is None or made.seconds == round(hours * 3600)
-            if fits and (held is None or _effort(made) < _effort(held)):
-                found[frame] = made
+        for combination in _differences(group, hours) if statistic in ("sum", "mean") else map(_single, group):
+            if statistic == "mean" and len(combination.terms) == 2:
+                combination = _weighted(combination)
+            frame = combination.terms[0][0].frame
+            present = result.get(frame)
+            fits = hours is None or combination.seconds == round(hours * 3600)
+            if fits and (present is None or _cost(combination) < _cost(present)):
+                result[frame] = combination
     for span in spans:
         if span.start is None and hours is None:
-            found.setdefault(span.frame, _itself(span))
-    lengths = sorted({made.seconds for made in found.values() if made.seconds})
+            result.setdefault(span.frame, _single(span))
+    lengths = sorted({combination.seconds for combination in result.values() if combination.seconds})
     if statistic in ("maximum", "minimum") and len(lengths) > 1:
         covered = ", ".join(f"{seconds / 3600:g}" for seconds in lengths)
         raise UserError(
-            f"holds a {statistic} over {covered} hours, and a shorter one cannot be had from longer ones: "
-            f'choose one length by "hours" in a recipe'
+            f"holds a {statistic} over {covered} hours, and shorter ones cannot be derived from longer ones: "
+            f'choose one length with "hours" in a recipe'
         )
-    if hours is not None and not found:
-        raise UserError(f'holds nothing over {hours:g} hours, which "hours" asks for')
-    if not found:
+    if hours is not None and not result:
+        raise UserError(f'holds nothing over {hours:g} hours, which "hours" requests')
+    if not result:
         raise UserError(f"holds no {statistic} over an interval: each starts and ends at the same time")
-    return found
+    return result
 
 
-def _itself(span: Span) -> Made:
-    return Made(((span, 1.0),), span.start, span.end)
+def _single(span: Span) -> Combination:
+    return Combination(((span, 1.0),), span.start, span.end)
 
 
-def _runs(spans: list[Span]) -> list[list[Span]]:
-    """Spans among which sums may be subtracted: those of one run; analyses, which have no lead, all together."""
+def _groups(spans: list[Span]) -> list[list[Span]]:
+    """Spans whose sums may be subtracted from each other: those of one run; for analyses, which have no lead, all."""
     if all(span.frame.lead == 0 for span in spans):
         return [spans]
     groups: dict[int, list[Span]] = defaultdict(list)
@@ -75,14 +74,14 @@ def _runs(spans: list[Span]) -> list[list[Span]]:
     return list(groups.values())
 
 
-def _effort(made: Made) -> tuple[int, int]:
-    return made.seconds or 0, len(made.terms)
+def _cost(combination: Combination) -> tuple[int, int]:
+    return combination.seconds or 0, len(combination.terms)
 
 
-def _finest(spans: list[Span], hours: float | None = None) -> list[Made]:
-    """For each span the sum over itself, or over what it goes on beyond the next shorter one with the same start.
+def _differences(spans: list[Span], hours: float | None = None) -> list[Combination]:
+    """For each span the sum over all of it, or over the part beyond the next shorter span with the same start.
 
-    With `hours`, beyond the one that is so much shorter, where there is one.
+    With `hours`, beyond the span that is shorter by `hours`, if there is one.
     """
     since: dict[int, list[Span]] = defaultdict(list)
     for span in spans:
@@ -96,18 +95,20 @@ def _finest(spans: list[Span], hours: float | None = None) -> list[Made]:
             if hours is not None:
                 before = ends.get(end - round(hours * 3600))
             if before is None:
-                result.append(_itself(span))
+                result.append(_single(span))
             else:
-                begins = before.init + before.end - span.init
-                result.append(Made(((span, 1.0), (before, -1.0)), begins, span.end))
+                start = before.init + before.end - span.init
+                result.append(Combination(((span, 1.0), (before, -1.0)), start, span.end))
             before = span
     return result
 
 
-def _weighted(made: Made) -> Made:
-    """A difference of means, of which each counts by its length."""
-    lengths = [(span.end - span.start) * factor for span, factor in made.terms if span.start is not None]
-    seconds = made.seconds or 1
-    return Made(
-        tuple((span, n / seconds) for (span, _), n in zip(made.terms, lengths, strict=True)), made.start, made.end
+def _weighted(combination: Combination) -> Combination:
+    """A difference of means, weighted by the lengths of their intervals."""
+    lengths = [(span.end - span.start) * factor for span, factor in combination.terms if span.start is not None]
+    seconds = combination.seconds or 1
+    return Combination(
+        tuple((span, n / seconds) for (span, _), n in zip(combination.terms, lengths, strict=True)),
+        combination.start,
+        combination.end,
     )

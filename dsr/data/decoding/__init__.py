@@ -1,4 +1,4 @@
-"""From an undecoded xarray dataset to series: what every variable is, where, when, at which level, of which member."""
+"""From an undecoded xarray dataset to series: each variable's kind, grid, times, level and members."""
 
 import itertools
 from collections import OrderedDict
@@ -20,14 +20,14 @@ from dsr.data.registration import corner_note
 from dsr.data.series import Series, Span
 from dsr.errors import UserError, first_line
 
-BLOCK = 64 * 2**20  # bytes: chunks that hold many frames are read whole up to this size
+BLOCK = 64 * 2**20  # bytes: chunks with many frames are read whole up to this size
 OPTIONS: dict[str, Any] = {"decode_times": False, "decode_timedelta": False, "decode_coords": "all", "cache": False}
 GRID_WINDS = ("x_wind", "y_wind")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """How a dataset is opened, in any process: `function(path, *arguments)`; `stamp` tells its versions apart."""
+    """How a dataset is opened, in any process: `function(path, *arguments)`; `stamp` identifies its version."""
 
     function: Callable[..., Any]
     path: str
@@ -36,7 +36,7 @@ class Opened:
 
     @classmethod
     def now(cls, function: Callable[..., Any], path: str, *arguments: Any) -> "Opened":
-        """As the file is now: one that is written anew is opened anew."""
+        """With the current stamp, so that a file that is rewritten is opened again."""
         local = [Path(path), *(Path(path, name) for name in ("zarr.json", ".zmetadata", ".zgroup"))]
         stats = [p.stat() for p in local if "://" not in path and p.exists()]
         return cls(function, path, arguments, tuple(n for s in stats for n in (s.st_mtime_ns, s.st_size)))
@@ -46,14 +46,14 @@ class Opened:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """A dataset in memory, in the place of one that is `Opened`."""
+class InMemory:
+    """A dataset in memory, used like one that is `Opened`."""
 
     data: Any
-    path: str  # its name for people
+    path: str  # its name in messages
 
     @classmethod
-    def of(cls, dataset: Any, name: str) -> "Held":
+    def of(cls, dataset: Any, name: str) -> "InMemory":
         """The dataset as it would have been opened with OPTIONS; its values, lazy or not, stay as they are."""
         import xarray as xr
 
@@ -75,15 +75,15 @@ def _dataset(opened: Opened) -> Any:
 class Reader:
     """Reads fields of one variable: `reader(index along dims) -> ([member,] y, x)`."""
 
-    opened: Opened | Held
+    opened: Opened | InMemory
     name: str
     dims: tuple[str, ...]  # of frames
     member: str | None  # the dimension of members
     yx: tuple[str, str]
-    at: tuple[tuple[str, int], ...]  # what is chosen along other dimensions
+    at: tuple[tuple[str, int], ...]  # indices along other dimensions
 
     def __call__(self, index: tuple[int, ...]) -> np.ndarray:
-        """Raises OSError, which names the file, where reading fails."""
+        """Raises OSError, which names the file, if reading fails."""
         array = self.opened.dataset()[self.name]
         chunks = array.encoding.get("preferred_chunks") or {}
         sizes = [min(chunks.get(dim, 1), array.sizes[dim]) for dim in self.dims]
@@ -95,7 +95,7 @@ class Reader:
         if max(sizes, default=1) == 1:
             return self._read(array, cut)[(0,) * len(sizes)]
         if (self, start) not in _BLOCKS:
-            _hold((self, start), self._read(array, cut))
+            _keep((self, start), self._read(array, cut))
         _BLOCKS.move_to_end((self, start))
         return _BLOCKS[self, start][tuple(i - s for i, s in zip(index, start, strict=True))]
 
@@ -110,21 +110,21 @@ class Reader:
 
 
 Chunk = tuple[Reader, tuple[int, ...]]
-_BLOCKS: OrderedDict[Chunk, np.ndarray] = OrderedDict()  # whose next frames come soon, the latest last
+_BLOCKS: OrderedDict[Chunk, np.ndarray] = OrderedDict()  # recently read blocks, the latest last
 
 
-def _hold(chunk: Chunk, block: np.ndarray) -> None:
-    """Keep a block; the eldest go where all are too large."""
+def _keep(chunk: Chunk, block: np.ndarray) -> None:
+    """Keep a block; the oldest ones are dropped when all are too large."""
     _BLOCKS[chunk] = block
-    while len(_BLOCKS) > 1 and sum(held.nbytes for held in _BLOCKS.values()) > 2 * BLOCK:
+    while len(_BLOCKS) > 1 and sum(kept.nbytes for kept in _BLOCKS.values()) > 2 * BLOCK:
         _BLOCKS.popitem(last=False)
 
 
-def series_of(opened: Opened | Held, file: str, *, crs: Any = None) -> list[Series]:
-    """The series of a dataset that was opened with OPTIONS: one for each variable with rows and columns, and level.
+def series_of(opened: Opened | InMemory, file: str, *, crs: Any = None) -> list[Series]:
+    """The series of a dataset that was opened with OPTIONS: one per level of each variable with rows and columns.
 
-    `file` is its name for people; `crs` is what a recipe says of the projection. Raises UserError, naming the file and
-    the variable, where a place or a time cannot be told.
+    `file` is its name in messages; `crs` is the projection that a recipe gives. Raises UserError, naming the file and
+    the variable, if a position or a time cannot be determined.
     """
     dataset = opened.dataset()
     roles = {str(name): role(str(name), variable) for name, variable in dataset.variables.items()}
@@ -143,14 +143,14 @@ def series_of(opened: Opened | Held, file: str, *, crs: Any = None) -> list[Seri
             frames = frames or Frames(dataset, roles)
             corners = _corner_notes(dataset, dims["y"], dims["x"])
             series = _series(opened, file, array, dims, roles, frames, crs)
-            result += [replace(one, notes=(*one.notes, *corners)) for one in series]
+            result += [replace(s, notes=(*s.notes, *corners)) for s in series]
         except UserError as error:
             raise UserError(f"{file}: {name}: {error}") from None
     return result
 
 
 def _corner_notes(dataset: Any, *dims: str) -> list[str]:
-    """What the bounds of rows and columns say of their points, which CF takes for the middles of cells."""
+    """Notes on rows and columns whose bounds show that points are not the centres of cells, as CF assumes."""
     notes = []
     for dim in dims:
         coordinate = dataset.coords.get(dim)
@@ -164,7 +164,7 @@ def _corner_notes(dataset: Any, *dims: str) -> list[str]:
 
 
 def _series(
-    opened: Opened | Held,
+    opened: Opened | InMemory,
     file: str,
     array: Any,
     dims: dict[Any, str],
@@ -173,16 +173,16 @@ def _series(
     crs: Any,
 ) -> Iterator[Series]:
     grid, note = place.grid(array, dims["y"], dims["x"], crs)
-    told = statistic(array.attrs)
+    kind = statistic(array.attrs)
     standard_name = names.standard_name(
         _text(array.attrs, "standard_name"), str(array.name), _text(array.attrs, "units")
     )
-    if not told and frames.bounds is not None:
-        # What CF takes for granted of an extensive quantity, and what a rate with an interval of its own can only be.
+    if not kind and frames.bounds is not None:
+        # CF's default for an extensive quantity, and the only possibility for a rate over an interval.
         kinds = {"_amount": "sum", "_rate": "mean", "_flux": "mean"}
-        told = next((kind for end, kind in kinds.items() if standard_name.endswith(end)), "")
+        kind = next((value for end, value in kinds.items() if standard_name.endswith(end)), "")
     frame_dims = tuple(str(d) for d in frames.init.dims if d in array.dims)
-    keys, *again = _once(frames.spans(frame_dims, told))
+    keys, *repeats = _unique_spans(frames.spans(frame_dims, kind))
     others = [str(d) for d in array.dims if d not in (*frame_dims, *(dims.get(k) for k in ("y", "x", "member")))]
     member_dim = dims.get("member")
     members = _members(array, member_dim, roles)
@@ -190,36 +190,36 @@ def _series(
     if standard_name in GRID_WINDS and grid.mapping is not None:
         notes.append(names.ALONG_GRID)
     if array.encoding.get("_FillValue") == 0:
-        notes.append("has 0 as its fill value: every 0 is taken as missing")
+        notes.append("has 0 as its fill value: every 0 is treated as missing")
     for combination in itertools.product(*(range(array.sizes[other]) for other in others)):
         at = tuple(zip(others, combination, strict=True))
-        one = array.isel(dict(at))
-        whole = Series(
+        part = array.isel(dict(at))
+        template = Series(
             name=str(array.name),
             file=file,
             attributes={
                 key: _text(array.attrs, key)
                 for key in ("units", "standard_name", "long_name", "cell_methods", "GRIB_cfVarName")
             },
-            statistic=told,
+            statistic=kind,
             grid=grid,
             calendar=frames.calendar,
             keys=keys,
             reader=Reader(opened, str(array.name), frame_dims, member_dim, (dims["y"], dims["x"]), at),
             members=members,
-            level=_level(one, roles, at),
-            labels=_labels(one, roles),
+            level=_level(part, roles, at),
+            labels=_labels(part, roles),
             precision=abs(float(array.encoding.get("scale_factor", 0.0))) / 2,
             valid=valid_range(array),
             notes=tuple(notes),
             timeless=frames.timeless or (not frame_dims and bool(frames.init.dims)),
         )
-        for times in (keys, *again):
-            yield from _by_version(replace(whole, keys=times), array, frame_dims)
+        for times in (keys, *repeats):
+            yield from _by_version(replace(template, keys=times), array, frame_dims)
 
 
-def _once(spans: Iterator[tuple[Span, tuple[int, ...]]]) -> list[dict[Span, tuple[int, ...]]]:
-    """{span: index}, each span in the first one that lacks it: a second one only where a file holds a time twice."""
+def _unique_spans(spans: Iterator[tuple[Span, tuple[int, ...]]]) -> list[dict[Span, tuple[int, ...]]]:
+    """{span: index}, each span in the first dictionary without it: there are several only if a file repeats a time."""
     parts: list[dict[Span, tuple[int, ...]]] = [{}]
     for span, index in spans:
         free = next((part for part in parts if span not in part), None)
@@ -230,21 +230,23 @@ def _once(spans: Iterator[tuple[Span, tuple[int, ...]]]) -> list[dict[Span, tupl
 
 
 def _by_version(series: Series, array: Any, frame_dims: tuple[str, ...]) -> list[Series]:
-    """A series for each value of an `expver` that stands along the frames, as where ERA5 ends and ERA5T goes on."""
+    """A series per value of an `expver` that varies along the frames, as where ERA5T continues ERA5."""
     version = array.coords.get("expver")
     if version is None or len(version.dims) != 1 or version.dims[0] not in frame_dims:
         return [series]
     along = frame_dims.index(str(version.dims[0]))
-    told = [str(value) for value in version.values]
-    parts = {value: {s: k for s, k in series.keys.items() if told[k[along]] == value} for value in sorted(set(told))}
+    versions = [str(value) for value in version.values]
+    parts = {
+        value: {s: k for s, k in series.keys.items() if versions[k[along]] == value} for value in sorted(set(versions))
+    }
     if len(parts) == 1:
-        return [replace(series, labels=series.labels | {"expver": told[0]})]
+        return [replace(series, labels=series.labels | {"expver": versions[0]})]
     return [
         replace(
             series,
             keys=keys,
             labels=series.labels | {"expver": value},
-            notes=(*series.notes, f"is of expver {value} at {len(keys)} of {len(told)} times"),
+            notes=(*series.notes, f"is of expver {value} at {len(keys)} of {len(versions)} times"),
         )
         for value, keys in parts.items()
     ]
@@ -256,7 +258,7 @@ def _text(attributes: dict[str, Any], key: str) -> str:
 
 
 def _members(array: Any, dim: str | None, roles: dict[str, str | None]) -> tuple[int | str, ...] | None:
-    """The members' numbers or names; None where the variable is not of an ensemble."""
+    """The numbers or names of the members; None if the variable is not an ensemble."""
     named = [name for name, key in roles.items() if key == "member" and name in array.coords]
     ids = [c for c in array.coords.values() if dim and c.dims[:1] == (dim,) and c.dtype.kind in "OUS"]
     coordinate = next((array.coords[name] for name in named), ids[0] if ids else None)
@@ -267,7 +269,7 @@ def _members(array: Any, dim: str | None, roles: dict[str, str | None]) -> tuple
         values = np.char.decode(values if values.ndim == 1 else np.array([b"".join(v) for v in values]))
     members = tuple(int(v) if values.dtype.kind in "iuf" else str(v).strip() for v in values)
     if len(set(members)) < len(members):
-        raise UserError(f"holds one member more than once: {', '.join(map(str, members[:9]))}")
+        raise UserError(f"holds a member more than once: {', '.join(map(str, members[:9]))}")
     return members
 
 

@@ -1,4 +1,4 @@
-"""The frames of a dataset: initial time, lead and interval of every step, however the file writes them."""
+"""The frames of a dataset: initial time, lead time and interval of every step, in whatever form the file has them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +14,13 @@ class Frames:
     """Initial time, lead, and the leads at which an interval starts and ends, over the same dimensions."""
 
     def __init__(self, dataset: Any, roles: dict[str, str | None]):
-        """Raises UserError where a time cannot be told; a dataset without any has `self.timeless`."""
+        """Raises UserError if a time cannot be determined; `self.timeless` if the dataset has none."""
         import xarray as xr
 
         self.calendar = "proleptic_gregorian"
-        self.found: dict[str, Any] = {}
+        self.times_by_role: dict[str, Any] = {}
         for name, role in roles.items():
-            if role in ("init", "lead", "time") and name in dataset.variables and role not in self.found:
+            if role in ("init", "lead", "time") and name in dataset.variables and role not in self.times_by_role:
                 variable = dataset.variables[name]
                 try:
                     if role == "lead":
@@ -29,8 +29,8 @@ class Frames:
                         seconds, self.calendar = times.points(variable, variable.attrs)
                 except UserError as error:
                     raise UserError(f"its coordinate {name} {error}") from None
-                self.found[role] = xr.Variable(variable.dims, seconds)
-        self.timeless = not self.found
+                self.times_by_role[role] = xr.Variable(variable.dims, seconds)
+        self.timeless = not self.times_by_role
         init, lead = self._reference()
         self.init, self.lead = init, init * 0 + lead
         self.bounds = None if self.timeless else self._bounds(dataset, roles)
@@ -38,11 +38,11 @@ class Frames:
     def _reference(self) -> tuple[Any, Any]:
         import xarray as xr
 
-        init, lead, time = (self.found.get(role) for role in ("init", "lead", "time"))
+        init, lead, time = (self.times_by_role.get(role) for role in ("init", "lead", "time"))
         if init is None and lead is not None and time is not None:
-            # Two dimensions of their own: `time` is when the run started (WeatherBench 2); else it is the valid time.
-            apart = lead.dims and time.dims and not set(lead.dims) & set(time.dims)
-            init = time if apart else time - lead
+            # On separate dimensions, `time` is the start of the run (WeatherBench 2); otherwise the valid time.
+            independent = lead.dims and time.dims and not set(lead.dims) & set(time.dims)
+            init = time if independent else time - lead
         elif init is None:
             init = time if time is not None else xr.Variable((), 0)
         if lead is None:
@@ -50,7 +50,7 @@ class Frames:
         return init + lead * 0, lead
 
     def _bounds(self, dataset: Any, roles: dict[str, str | None]) -> tuple[Any, Any] | None:
-        """Start and end of each step's interval as leads, from the bounds of the valid time or of the lead."""
+        """Start and end of each step's interval as lead times, from the bounds of valid time or lead time."""
         import xarray as xr
 
         for name, role in roles.items():
@@ -58,7 +58,7 @@ class Frames:
                 continue
             variable = dataset.variables[name]
             if "climatology" in variable.attrs:
-                raise UserError(f"its coordinate {name} is of a climatology; dsr takes fields at times")
+                raise UserError(f"its coordinate {name} belongs to a climatology; dsr needs fields at times")
             bounds = str(variable.attrs.get("bounds", variable.encoding.get("bounds", "")))
             if bounds not in dataset.variables:
                 continue
@@ -71,7 +71,7 @@ class Frames:
                     seconds, _ = times.points(edges, attributes)
             except UserError as error:
                 raise UserError(f"its bounds {bounds} {error}") from None
-            # Of a falling axis, they may stand the other way round.
+            # Bounds of a decreasing axis may be reversed.
             start, end = (xr.Variable(edges.dims[:-1], edge) for edge in (seconds.min(axis=-1), seconds.max(axis=-1)))
             if role == "lead":
                 return self.lead * 0 + start, self.lead * 0 + end
@@ -79,7 +79,7 @@ class Frames:
         return None
 
     def spans(self, dims: tuple[str, ...], statistic: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
-        """(span, index along `dims`) of every step. Values at an instant have no interval, whatever the bounds are."""
+        """(span, index along `dims`) of every step. Instantaneous values have no interval, whatever the bounds."""
         keep = [list(self.init.dims).index(dim) for dim in dims]
         init, lead = self.init.values, self.lead.values
         edges = None

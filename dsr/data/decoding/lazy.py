@@ -1,4 +1,4 @@
-"""A variable of a dataset that is computed from others, only where it is read. Imports xarray: import it late."""
+"""A dataset variable that is computed from others when it is read. Imports xarray: import this module late."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,5 +26,5 @@ def computed(
     compute: Callable[[Key], np.ndarray],
     dtype: type[np.floating] = np.float64,
 ) -> xr.Variable:
-    """A lazy variable; `compute(key)` gives the part that `key`, an int or a slice along each dimension, names."""
+    """A lazy variable; `compute(key)` returns the part selected by `key`, an int or a slice along each dimension."""
     return xr.Variable(dims, indexing.LazilyIndexedArray(_Computed(shape, compute, dtype)), attributes)

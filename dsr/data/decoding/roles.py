@@ -29,7 +29,7 @@ ROLES = {
 
 
 def role(name: str, variable: Any) -> str | None:
-    """A key of ROLES, by the variable's CF standard name, else by its name; None for any other."""
+    """A key of ROLES, by the variable's CF standard name, or else by its name; None for anything else."""
     standard_name = variable.attrs.get("standard_name")
     for key, (standard_names, _) in ROLES.items():
         if standard_name in standard_names:

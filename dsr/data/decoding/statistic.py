@@ -1,4 +1,4 @@
-"""How a value stands for its interval: CF's cell_methods, or the GRIB step type that a converted file carries."""
+"""The statistic of a value over its interval: from CF's cell_methods, or the GRIB step type in a converted file."""
 
 import re
 from typing import Any
@@ -10,8 +10,8 @@ METHOD = re.compile(r"(?:^|\s)(?:time|forecast_period|step|valid_time):\s*(?:\w+
 
 
 def statistic(attributes: dict[str, Any]) -> str:
-    """How values stand for their interval, as the attributes say: one of STATISTICS, or "" where they do not."""
-    told = METHOD.findall(str(attributes.get("cell_methods", "")))
-    if told and told[-1] in STATISTICS:
-        return told[-1]
+    """The statistic of values over their interval, by the attributes: one of STATISTICS, or "" if they do not say."""
+    methods = METHOD.findall(str(attributes.get("cell_methods", "")))
+    if methods and methods[-1] in STATISTICS:
+        return methods[-1]
     return STEP_TYPES.get(str(attributes.get("GRIB_stepType", "")), "")

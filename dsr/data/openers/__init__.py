@@ -1,4 +1,4 @@
-"""The formats that archives come in: a table, one file each, that sniff a file and open it as series."""
+"""The file formats of archives: one module each, which recognises a file and opens it as series."""
 
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
@@ -11,10 +11,10 @@ from dsr.data.files import File
 from dsr.data.series import Series
 from dsr.errors import UserError, first_line
 
-# Asked in this order; each has sniff(path, first bytes) -> bool and open_file(file, crs=...) -> [Series].
-# GRIB comes last: its mark stands in NetCDF files too, in the names of attributes that a converter left.
+# Tried in this order; each has sniff(path, first bytes) -> bool and open_file(file, crs=...) -> [Series].
+# GRIB comes last: its magic bytes also occur in NetCDF files, in the names of attributes from converters.
 OPENERS = ("zarr", "wrf", "netcdf", "grib")
-MANY = 24  # files: from so many on they are opened by several processes
+MANY = 24  # files: this many or more are opened by several processes
 
 
 def open_files(files: list[File], crs: Any = None) -> list[Series]:
@@ -24,11 +24,11 @@ def open_files(files: list[File], crs: Any = None) -> list[Series]:
         return [series for file in files for series in open_one(file, crs)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         opened = pool.map(open_one, files, [crs] * len(files), chunksize=max(1, len(files) // (4 * workers)))
-        return [series for several in opened for series in several]
+        return [series for of_file in opened for series in of_file]
 
 
 def open_one(file: File, crs: Any = None) -> list[Series]:
-    """The series of one file. Raises UserError: of no known format, damaged, or where and when cannot be told."""
+    """The series of one file. Raises UserError: unknown format, damaged, or without positions or times."""
     start = b""
     if Path(file.path).is_file():
         with Path(file.path).open("rb") as stream:
@@ -42,4 +42,4 @@ def open_one(file: File, crs: Any = None) -> list[Series]:
             raise
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"{file.name}: cannot be read ({first_line(error)}): is the file whole?") from error
-    raise UserError(f"{file.name}: neither NetCDF, GRIB nor Zarr")
+    raise UserError(f"{file.name}: is not NetCDF, GRIB or Zarr")

@@ -1,4 +1,4 @@
-"""GRIB of both editions: one scan of the headers gives a file's series; a reader fetches values by message."""
+"""GRIB of both editions: one scan of the headers gives the series of a file; a reader reads values by message."""
 
 import mmap
 import re
@@ -20,7 +20,7 @@ from dsr.data.series import Series, Span
 from dsr.errors import UserError, first_line
 
 STATISTICS = {"instant": "point", "accum": "sum", "avg": "mean", "max": "maximum", "min": "minimum"}
-# Parameters that are sums over time by definition, though edition 1 often calls them instantaneous.
+# Parameters that are sums over time by definition, although edition 1 often labels them instantaneous.
 SUMS = frozenset(
     re.findall(
         r"\w+",
@@ -28,18 +28,18 @@ SUMS = frozenset(
         "ewss nsss lgws mgws gwd bld sund fdir cdir uvb",
     )
 )
-NAMES = {"unknown_0_1_8": "tp"}  # of WMO's table, though eccodes knows them of some centres only
+NAMES = {"unknown_0_1_8": "tp"}  # in the WMO table, although eccodes names them only for some centres
 EXTREME = re.compile(r"(Maximum|Minimum) .*(?:since previous post-processing|in the last (\d* ?)hours?)")
 WIND = re.compile(r"\d*[uv]")  # short names of the components of horizontal wind: u, 10v, 100u
-MONTHS = range(3, 8)  # units of time longer than a day: months, years, ..., which are no number of seconds
-BACKWARDS = "covers, as its file says, an interval that ends before it starts: take that as unknown"
+MONTHS = range(3, 8)  # units of time of variable length: months, years, ...
+BACKWARDS = "has an interval in its file that ends before it starts: treated as unknown"
 
 
-Places = dict[Span, dict[int | None, list[Field]]]  # the fields of one kind, by their spans and members
+Places = dict[Span, dict[int | None, list[Field]]]  # the fields of one kind, by span and member
 
 
 class Meaning(NamedTuple):
-    """What a message's header says, but for its reference time. All messages of one series have the same `kind`."""
+    """The header of a message, except its reference time. All messages of one series have the same `kind`."""
 
     kind: "Kind"
     start: int | None  # seconds after the reference time, as in Span
@@ -57,15 +57,15 @@ class Kind(NamedTuple):
     notes: tuple[str, ...]
 
 
-# Headers and grids recur from message to message and from file to file; decoding one takes a millisecond and more.
+# Headers and grids recur in messages and files; decoding one takes a millisecond or more.
 _MEANINGS: dict[bytes, Meaning] = {}
 _GRIDS: dict[str, tuple[Grid, Layout, tuple[str, ...]]] = {}
-MANY = 100_000  # headers: as many are remembered
+MAX_MEANINGS = 100_000  # at most this many headers are cached
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Fetches the fields of one series: ([member,] y, x) float32."""
+    """Reads the fields of one series: ([member,] y, x) float32."""
 
     file: str
     path: str
@@ -83,8 +83,8 @@ class Reader:
         stream.seek(field.offset)
         data = stream.read(field.size)
         try:
-            cut = [(one, parts) for one, parts in fields(data) if one.number == field.number]
-            with _opened(message(data, *cut[0])) as handle:
+            part = next(part for part in fields(data) if part[0].number == field.number)
+            with _opened(message(data, *part)) as handle:
                 eccodes.codes_set(handle, "missingValue", np.nan)
                 values = eccodes.codes_get_values(handle)
             return self.layout(values.astype(np.float32))
@@ -98,36 +98,36 @@ def sniff(path: str, start: bytes) -> bool:
 
 
 def open_file(file: File, crs: Any = None) -> list[Series]:
-    """The series of one file. Raises UserError: cut short, grids without rows and columns, intervals in months."""
+    """The series of one file. Raises UserError: truncated, grids without rows and columns, intervals in months."""
     if crs is not None:
-        raise UserError(f"{file.name}: is a GRIB file, which says its own projection: take crs out of the recipe")
+        raise UserError(f"{file.name}: is a GRIB file, which defines its projection: remove crs from the recipe")
     places: dict[Kind, Places] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     rounding: dict[Kind, float] = defaultdict(float)
     timeless: set[Kind] = set()
     with Path(file.path).open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             for field, parts in fields(data):
-                meaning, init = _meaning(data, field, parts, file.name), reference_time(data, field, parts)
+                meaning, init = _cached_meaning(data, field, parts, file.name), reference_time(data, field, parts)
                 if init is None:
                     timeless.add(meaning.kind)
                 places[meaning.kind][Span(init or 0, meaning.start, meaning.end)][meaning.member].append(field)
                 rounding[meaning.kind] = max(rounding[meaning.kind], precision(data, field, parts))
         except ValueError as error:
             raise UserError(f"{file.name}: cannot be read ({error}): is the file whole?") from None
-    return [one for k, spans in places.items() for one in _series(file, k, spans, rounding[k], k in timeless)]
+    return [s for k, spans in places.items() for s in _series(file, k, spans, rounding[k], k in timeless)]
 
 
 def _series(file: File, kind: Kind, spans: Places, rounding: float, timeless: bool) -> Iterator[Series]:
-    """The series of one kind: one for each set of members that its frames hold, and others for what stands twice."""
+    """The series of one kind: one for each set of members that its frames have, and others for repeated fields."""
     keys: dict[tuple[int, tuple[int, ...] | None], dict[Span, tuple[Field, ...]]] = defaultdict(dict)
     for span, members in spans.items():
         for copy in range(max(map(len, members.values()))):
-            there = {member: found[copy] for member, found in members.items() if copy < len(found)}
-            numbers = tuple(sorted(member for member in there if member is not None))
-            if None in there:
-                keys[copy, None][span] = (there[None],)
+            by_member = {member: copies[copy] for member, copies in members.items() if copy < len(copies)}
+            numbers = tuple(sorted(member for member in by_member if member is not None))
+            if None in by_member:
+                keys[copy, None][span] = (by_member[None],)
             if numbers:
-                keys[copy, numbers][span] = tuple(there[member] for member in numbers)
+                keys[copy, numbers][span] = tuple(by_member[member] for member in numbers)
     grid, layout, notes = _GRIDS[kind.grid]
     for (_, ensemble), fields_of in sorted(keys.items(), key=lambda item: item[0][0]):
         yield Series(
@@ -148,23 +148,23 @@ def _series(file: File, kind: Kind, spans: Places, rounding: float, timeless: bo
         )
 
 
-def _meaning(data: Any, field: Field, parts: Parts, file: str) -> Meaning:
+def _cached_meaning(data: Any, field: Field, parts: Parts, file: str) -> Meaning:
     known = header(data, field, parts)
     if known not in _MEANINGS:
-        if len(_MEANINGS) >= MANY:
+        if len(_MEANINGS) >= MAX_MEANINGS:
             _MEANINGS.clear()
         with _opened(message(data, field, parts, with_values=False)) as handle:
             name = _name(handle)[0]
             try:
-                grid = _known_grid(handle, data, field, parts)
+                grid = _grid_key(handle, data, field, parts)
                 _MEANINGS[known] = _decoded(handle, grid)
             except UserError as error:
                 raise UserError(f"{file}: {name}, the message at byte {field.offset}: {error}") from None
     return _MEANINGS[known]
 
 
-def _known_grid(handle: Any, data: Any, field: Field, parts: Parts) -> str:
-    """The key in _GRIDS of a message's grid."""
+def _grid_key(handle: Any, data: Any, field: Field, parts: Parts) -> str:
+    """The key in _GRIDS of the grid of a message."""
     key = f"{_get(handle, 'md5GridSection', '')} {_get(handle, 'centre', '')}"
     if key not in _GRIDS:
         with _opened(message(data, field, parts)) as whole:
@@ -173,13 +173,13 @@ def _known_grid(handle: Any, data: Any, field: Field, parts: Parts) -> str:
 
 
 def _decoded(handle: Any, grid: str) -> Meaning:
-    """What eccodes says of a header."""
+    """The meaning of a header by eccodes."""
     name, attributes, notes = _name(handle)
     statistic, start, end = _interval(handle, attributes["long_name"])
     if start is not None and start > end:
         start, notes = None, (*notes, BACKWARDS)
     if _GRIDS[grid][0].mapping is not None and _get(handle, "uvRelativeToGrid", 0):
-        along = _along_grid(_get(handle, "shortName", ""), attributes["standard_name"])
+        along = _grid_wind(_get(handle, "shortName", ""), attributes["standard_name"])
         if along:
             attributes["standard_name"] = along
             notes = (*notes, names.ALONG_GRID)
@@ -188,10 +188,10 @@ def _decoded(handle: Any, grid: str) -> Meaning:
 
 
 def _name(handle: Any) -> tuple[str, dict[str, str], tuple[str, ...]]:
-    """A field's name, attributes as Series has them, and notes."""
-    said = {key: _get(handle, key, "unknown") for key in ("cfVarName", "shortName", "units", "name", "cfName")}
-    said = {key: "" if value in ("unknown", "~") else value for key, value in said.items()}
-    name, units, long_name = said["cfVarName"] or said["shortName"], said["units"], said["name"]
+    """The name of a field, its attributes as in Series, and notes."""
+    values = {key: _get(handle, key, "unknown") for key in ("cfVarName", "shortName", "units", "name", "cfName")}
+    values = {key: "" if value in ("unknown", "~") else value for key, value in values.items()}
+    name, units, long_name = values["cfVarName"] or values["shortName"], values["units"], values["name"]
     notes: tuple[str, ...] = ()
     if not name:
         numbers: tuple[str, ...] = ("table2Version", "indicatorOfParameter")
@@ -199,15 +199,15 @@ def _name(handle: Any) -> tuple[str, dict[str, str], tuple[str, ...]]:
             numbers = ("discipline", "parameterCategory", "parameterNumber")
         name = "_".join(["unknown", *(str(_get(handle, number, 0)) for number in numbers)])
         if name not in NAMES:
-            notes = ("is a parameter that eccodes has no name for: say its units and standard_name in a recipe",)
-        told = {key: _get(handle, key, "") for key in ("parameterName", "parameterUnits")}
-        if not told["parameterName"].isdigit():  # else only its number, from a table that is not known
-            long_name, units = told["parameterName"], told["parameterUnits"]
-    return NAMES.get(name, name), {"units": units, "standard_name": said["cfName"], "long_name": long_name}, notes
+            notes = ("is a parameter without a name in eccodes: give its units and standard_name in a recipe",)
+        parameter, parameter_units = (_get(handle, key, "") for key in ("parameterName", "parameterUnits"))
+        if not parameter.isdigit():  # otherwise only its number, from an unknown table
+            long_name, units = parameter, parameter_units
+    return NAMES.get(name, name), {"units": units, "standard_name": values["cfName"], "long_name": long_name}, notes
 
 
-def _along_grid(short_name: str, standard_name: str) -> str:
-    """The standard name of a wind component that is along the grid's axes; "" for all else."""
+def _grid_wind(short_name: str, standard_name: str) -> str:
+    """The standard name of a wind component along the axes of the grid; "" for anything else."""
     if WIND.fullmatch(short_name):
         return "x_wind" if short_name[-1] == "u" else "y_wind"
     names = {"eastward_wind": "x_wind", "northward_wind": "y_wind"}
@@ -215,28 +215,28 @@ def _along_grid(short_name: str, standard_name: str) -> str:
 
 
 def _interval(handle: Any, long_name: str) -> tuple[str, int | None, int]:
-    """A field's statistic, and where its interval starts (None: not told) and ends, in seconds after the reference."""
+    """The statistic of a field, and start (None: unknown) and end of its interval, in s after the reference time."""
     import eccodes
 
     step_type, short_name = _get(handle, "stepType", ""), _get(handle, "shortName", "")
     for unit in ("indicatorOfUnitOfTimeRange", "indicatorOfUnitForTimeRange"):
         if _get(handle, unit, 1) in MONTHS:
-            raise UserError("tells its time in months or years, which are no fixed number of hours")
+            raise UserError("gives its time in months or years, whose length varies")
     eccodes.codes_set(handle, "stepUnits", "s")
     start, end = (eccodes.codes_get_long(handle, key) for key in ("startStep", "endStep"))
-    # Edition 1 can say that a value is of an interval without saying whether it is its sum, mean or extreme.
-    open_question = _get(handle, "edition", 0) == 1 and _get(handle, "timeRangeIndicator", 0) == 2
-    statistic = "" if open_question else STATISTICS.get(step_type, "")
+    # Edition 1 can assign a value to an interval without saying whether it is a sum, mean or extreme.
+    ambiguous = _get(handle, "edition", 0) == 1 and _get(handle, "timeRangeIndicator", 0) == 2
+    statistic = "" if ambiguous else STATISTICS.get(step_type, "")
     extreme = EXTREME.match(long_name)
     if extreme:
         statistic = extreme[1].lower()
         if start == end and extreme[2] is not None:
             start = end - 3600 * int(extreme[2] or 1)
-    elif open_question or step_type == "instant":
+    elif ambiguous or step_type == "instant":
         if short_name in SUMS:
             statistic = "sum"
         elif not short_name or short_name == "unknown":
-            statistic = ""  # centres' own sums, such as MRMS's of an hour, are often written as if of an instant
+            statistic = ""  # local parameters such as MRMS hourly sums are often written as instantaneous
         elif long_name.startswith("Time-mean"):
             statistic = "mean"
     if statistic == "point" and start != end:
@@ -253,7 +253,7 @@ def _level(handle: Any) -> tuple[str, float]:
 
 
 def _labels(handle: Any) -> tuple[tuple[str, str | float], ...]:
-    """What else tells fields of one name apart, under the names of GRIB's keys."""
+    """Other labels that distinguish fields of one name, by GRIB key."""
     labels: dict[str, str | float] = {}
     for key in ("expver", "percentileValue", "probabilityTypeName", "lowerLimit", "upperLimit", "constituentTypeName"):
         value = _get(handle, key, "")
@@ -279,7 +279,7 @@ def _member(handle: Any) -> int | None:
 
 
 def _get(handle: Any, key: str, default: Any) -> Any:
-    """A key's value in the type of `default`, which stands for a key that the message does not have."""
+    """The value of a key in the type of `default`, which is returned if the message lacks the key."""
     import eccodes
 
     try:
@@ -290,7 +290,7 @@ def _get(handle: Any, key: str, default: Any) -> Any:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
-    """The eccodes handle of a message, released afterwards."""
+    """The eccodes handle of a message, released at exit."""
     import eccodes
 
     handle = eccodes.codes_new_from_message(data)

@@ -1,27 +1,27 @@
-"""The fields of a GRIB file, found and cut out without decoding: their places, headers and packings."""
+"""The fields of a GRIB file, located and cut out without decoding: positions, headers and packing."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-# Where in section 4 the moment stands at which an interval ends (7 bytes), by the product definition template.
+# Offset in section 4 of the time at which an interval ends (7 bytes), by product definition template.
 END_OF_INTERVAL = {8: 34, 9: 47, 10: 35, 11: 37, 12: 36}
 PACKED = (0, 1, 2, 3, 40, 41, 42, 50, 51, 53)  # data representation templates of edition 2 that round to a quantum
 
 
 class Field(NamedTuple):
-    """Where one field lies: a message's first byte and size, and the field's number among those of the message."""
+    """The location of one field: first byte and size of the message, and the field's number within it."""
 
     offset: int
     size: int
     number: int = 0
 
 
-Parts = dict[int, slice]  # the sections of one field, by their numbers
+Parts = dict[int, slice]  # the sections of one field, by number
 
 
 def fields(data: Any) -> Iterator[tuple[Field, Parts]]:
-    """Every field of a file's bytes, whatever stands between messages. Raises ValueError where one is cut short."""
+    """Every field in the bytes of a file, with anything between messages. Raises ValueError if one is truncated."""
     at, count = _next(data, 0), 0
     while at >= 0:
         count += 1
@@ -31,16 +31,16 @@ def fields(data: Any) -> Iterator[tuple[Field, Parts]]:
                 raise IndexError
             parts = list(_parts(data, at, size))
         except IndexError:
-            raise ValueError(f"message {count}, at byte {at}, is cut short or damaged") from None
-        for number, one in enumerate(parts):
-            yield Field(at, size, number), one
+            raise ValueError(f"message {count}, at byte {at}, is truncated or damaged") from None
+        for number, sections in enumerate(parts):
+            yield Field(at, size, number), sections
         at = _next(data, at + size)
     if not count:
-        raise ValueError("it holds no message")
+        raise ValueError("it contains no message")
 
 
 def _next(data: Any, start: int) -> int:
-    """Where the next message starts; -1 where none does. Its mark may also stand in the text between messages."""
+    """The start of the next message; -1 if there is none. The magic bytes may also occur between messages."""
     at = data.find(b"GRIB", start)
     while at >= 0 and at + 8 <= len(data) and data[at + 7] not in (1, 2):
         at = data.find(b"GRIB", at + 4)
@@ -48,7 +48,7 @@ def _next(data: Any, start: int) -> int:
 
 
 def message(data: Any, field: Field, parts: Parts, with_values: bool = True) -> bytes:
-    """One field as a message of its own. Without values, messages of edition 2 are cut to their header."""
+    """One field as a separate message. Without values, messages of edition 2 are reduced to their header."""
     start = data[field.offset : field.offset + 8]
     if start[7] == 1:
         return bytes(data[field.offset : field.offset + field.size])
@@ -60,7 +60,7 @@ def message(data: Any, field: Field, parts: Parts, with_values: bool = True) -> 
 
 
 def header(data: Any, field: Field, parts: Parts) -> bytes:
-    """What a field means: its header but for the reference time and the packing. Equal bytes mean the same."""
+    """The header of a field without reference time and packing: equal bytes have equal meaning."""
     if data[field.offset + 7] == 1:
         first = bytearray(data[parts[1]])
         first[12:17], first[24] = bytes(5), 0
@@ -75,7 +75,7 @@ def header(data: Any, field: Field, parts: Parts) -> bytes:
 
 
 def reference_time(data: Any, field: Field, parts: Parts) -> int | None:
-    """Seconds since 1970-01-01; None where the bytes are no date, as in files of constant fields."""
+    """Seconds since 1970-01-01; None if the bytes are not a date, as in files of constant fields."""
     first = data[parts[1]]
     try:
         if data[field.offset + 7] == 1:
@@ -88,7 +88,7 @@ def reference_time(data: Any, field: Field, parts: Parts) -> int | None:
 
 
 def precision(data: Any, field: Field, parts: Parts) -> float:
-    """The largest error that packing to integers makes: half of its quantum; 0 where values are stored as they are."""
+    """The largest error due to packing as integers: half of the quantum; 0 if values are stored unpacked."""
     if data[field.offset + 7] == 1:
         first, packing = data[parts[1]], data[parts[4]]
         binary, decimal, bits = packing[4:6], first[26:28], packing[10]
@@ -101,7 +101,7 @@ def precision(data: Any, field: Field, parts: Parts) -> float:
 
 
 def _signed(two: bytes) -> int:
-    """A number of 16 bits whose first one is its sign."""
+    """A 16-bit number whose first bit is the sign."""
     value = int.from_bytes(two, "big")
     return -(value & 0x7FFF) if value & 0x8000 else value
 
@@ -111,7 +111,9 @@ def _size(data: Any, at: int) -> int:
     if data[at + 7] == 2:
         return int.from_bytes(data[at + 8 : at + 16], "big")
     size = int.from_bytes(data[at + 4 : at + 7], "big")
-    if size & 0x800000:  # ECMWF's way to write more than 8 MB: in units of 120 bytes, less what the data section says
+    if (
+        size & 0x800000
+    ):  # ECMWF's convention for more than 8 MB: units of 120 bytes, minus the length in the data section
         last = _sections_of_edition_1(data, at)[4]
         rest = int.from_bytes(data[last.start : last.start + 3], "big")
         if rest < 120:
@@ -141,7 +143,7 @@ def _parts(data: Any, at: int, size: int) -> Iterator[Parts]:
 
 
 def _sections_of_edition_1(data: Any, at: int) -> Parts:
-    """Sections 1 to 4; of the last only where it starts and what its first 11 bytes are."""
+    """Sections 1 to 4; of the last only the first 11 bytes."""
     parts, flags = {}, data[at + 15]
     at += 8
     for number in (1, *((2,) if flags & 0x80 else ()), *((3,) if flags & 0x40 else ())):

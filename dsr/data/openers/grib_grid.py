@@ -1,4 +1,4 @@
-"""Where the values of a GRIB message lie: its grid from its keys, each value placed as eccodes places it."""
+"""The grid of a GRIB message, from its keys; values are placed as eccodes places them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from dsr.data import projection
 from dsr.data.grid import Grid
 from dsr.errors import UserError
 
-TOLERANCE = 0.01  # of a cell: how far a point may lie from its row and its column
-REMAP = {  # how to bring grids without rows and columns onto one that has them
+TOLERANCE = 0.01  # of a cell: how far a point may deviate from its row and its column
+REMAP = {  # how to remap grids without rows and columns to one that has them
     "reduced_gg": "cdo -f grb2 setgridtype,regular IN OUT",
     "sh": "cdo -f grb2 sp2gpl IN OUT",
     "unstructured_grid": "cdo -f grb2 remapcon,GRID -setgrid,GRID_OF_THE_MODEL.nc IN OUT",
 }
-SCANNING = "scans in a way that eccodes and the GRIB manual read differently; placed as eccodes does: check a coastline"
+SCANNING = "has a scanning mode that eccodes and the GRIB manual read differently; eccodes is used: check a coastline"
 SPHERE = (
-    "says (edition 1) that the earth's radius is 6367.47 km, but NCEP's models take 6371.2 km: "
-    "far from the first point it may lie off by some tenths of a cell"
+    "says (edition 1) that the earth's radius is 6367.47 km, but NCEP's models use 6371.2 km: "
+    "far from the first point, positions may be off by some tenths of a cell"
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the values of a message, in their order, fill rows and columns. Columns come to run from west to east."""
+    """How the values of a message, in their order, fill rows and columns. The result runs from west to east."""
 
     shape: tuple[int, int]  # rows, columns
-    by_column: bool = False  # one column follows on the other
-    alternating: str = ""  # "rows" or "columns": every second one runs backwards
+    by_column: bool = False  # values run along columns first
+    alternating: str = ""  # "rows" or "columns": every second one is reversed
     westward: bool = False
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
@@ -43,19 +43,19 @@ class Layout:
 
 
 def grid_of(message: Any) -> tuple[Grid, Layout, tuple[str, ...]]:
-    """The grid of a whole message (an eccodes handle), the layout of its values, and notes for people.
+    """The grid of a whole message (an eccodes handle), the layout of its values, and notes for the user.
 
-    Raises UserError for a grid without rows and columns, with the line that remaps it, and where points fit no rows.
+    Raises UserError for a grid without rows and columns, with a command to remap it, and if points do not form rows.
     """
     from eccodes import codes_get
 
     kind = codes_get(message, "gridType")
     if kind not in _MAPPINGS:
         remap = REMAP.get(kind, "cdo -f grb2 remapcon,GRID IN OUT")
-        raise UserError(f"lies on a grid without rows and columns (gridType {kind}); remap it: {remap}")
+        raise UserError(f"has a grid without rows and columns (gridType {kind}); remap it: {remap}")
     shape = codes_get(message, "Nj"), codes_get(message, "Ni")
     mapping = _mapping(message, kind)
-    if mapping is not None and _beyond_eccodes(message, kind):
+    if mapping is not None and _unsupported_by_eccodes(message, kind):
         return _from_keys(message, kind, shape, mapping)
     y, x = _points(message, mapping)
     layout = _layout(y, x, shape, _angular(mapping))
@@ -63,13 +63,13 @@ def grid_of(message: Any) -> tuple[Grid, Layout, tuple[str, ...]]:
         rows, columns = layout(y)[:, 0], layout(x)[0]
     else:
         rows, columns = layout(y).mean(1), layout(x).mean(0)
-        columns = _even(np.unwrap(columns, period=360) if _angular(mapping) else columns)
-        rows = rows if kind == "rotated_gg" else _even(rows)
+        columns = _evenly_spaced(np.unwrap(columns, period=360) if _angular(mapping) else columns)
+        rows = rows if kind == "rotated_gg" else _evenly_spaced(rows)
     return Grid(rows, columns, mapping), layout, _notes(message, mapping, layout, y, x)
 
 
-def _beyond_eccodes(message: Any, kind: str) -> bool:
-    """Whether eccodes cannot tell where the points of such a grid lie."""
+def _unsupported_by_eccodes(message: Any, kind: str) -> bool:
+    """Whether eccodes cannot compute the positions of points of such a grid."""
     return kind in ("albers", "transverse_mercator") or (kind == "polar_stereographic" and _oblate(message))
 
 
@@ -80,7 +80,7 @@ def _points(message: Any, mapping: projection.Mapping | None) -> tuple[np.ndarra
     if _angular(mapping):
         latitude, longitude = (eccodes.codes_get_array(message, key) for key in ("latitudes", "longitudes"))
     else:
-        # eccodes brings the values of projected grids into one order: it must tell where each of them comes to lie.
+        # eccodes reorders the values of projected grids: a probe shows where each of them ends up.
         count = eccodes.codes_get(message, "Ni") * eccodes.codes_get(message, "Nj")
         probe = eccodes.codes_clone(message)
         eccodes.codes_set(probe, "bitmapPresent", 0)
@@ -96,7 +96,7 @@ def _points(message: Any, mapping: projection.Mapping | None) -> tuple[np.ndarra
 def _layout(y: np.ndarray, x: np.ndarray, shape: tuple[int, int], angular: bool) -> Layout:
     """The one order in which all points of a row have one y, and all points of a column one x."""
     if min(shape) < 2:
-        raise UserError(f"lies on {shape[0]} x {shape[1]} points, which is no grid of rows and columns")
+        raise UserError(f"has {shape[0]} x {shape[1]} points, which is not a grid of rows and columns")
     for by_column, alternating in ((False, ""), (True, ""), (False, "rows"), (True, "columns"), (True, "rows")):
         layout = Layout(shape, by_column, alternating)
         rows, columns = layout(y), layout(x)
@@ -104,11 +104,13 @@ def _layout(y: np.ndarray, x: np.ndarray, shape: tuple[int, int], angular: bool)
         dy, dx = (abs(ends[-1] - ends[0]) / (len(ends) - 1) for ends in (rows[:, 0], line))
         if np.ptp(rows, axis=1).max() < TOLERANCE * dy and np.ptp(columns, axis=0).max() < TOLERANCE * dx:
             return Layout(shape, by_column, alternating, westward=bool(line[-1] < line[0]))
-    raise UserError("has points that lie in no rows and columns of its projection, by more than a hundredth of a cell")
+    raise UserError(
+        "has points that deviate from rows and columns of its projection by more than a hundredth of a cell"
+    )
 
 
-def _even(line: np.ndarray) -> np.ndarray:
-    """The evenly spaced coordinate that values along a line stand for."""
+def _evenly_spaced(line: np.ndarray) -> np.ndarray:
+    """The evenly spaced coordinate that values along a line represent."""
     even = np.linspace(round(line[0], 6), round(line[-1], 6), len(line))
     if np.abs(line - even).max() > TOLERANCE * abs(even[1] - even[0]):
         raise UserError("has rows or columns that are not evenly spaced, by more than a hundredth of a cell")
@@ -118,22 +120,22 @@ def _even(line: np.ndarray) -> np.ndarray:
 def _notes(
     message: Any, mapping: projection.Mapping | None, layout: Layout, y: np.ndarray, x: np.ndarray
 ) -> tuple[str, ...]:
-    """What a human must judge about the place of values whose coordinates, in their order, are `y` and `x`."""
+    """Notes on the positions of values whose coordinates, in their order, are `y` and `x`."""
     from eccodes import codes_get
 
     first_y, first_x = _first_point(message, mapping)
-    away = np.hypot(y[0] - first_y, (x[0] - first_x + 180) % 360 - 180 if _angular(mapping) else x[0] - first_x)
-    as_told = away < 0.5 * np.hypot(y[1] - y[0], x[1] - x[0])
-    as_told &= layout.alternating == _alternating(message)
+    distance = np.hypot(y[0] - first_y, (x[0] - first_x + 180) % 360 - 180 if _angular(mapping) else x[0] - first_x)
+    as_declared = distance < 0.5 * np.hypot(y[1] - y[0], x[1] - x[0])
+    as_declared &= layout.alternating == _alternating(message)
     ncep = codes_get(message, "centre") == "kwbc" and codes_get(message, "edition") == 1
     sphere = ncep and not _angular(mapping) and not _oblate(message)
-    return (() if as_told else (SCANNING,)) + ((SPHERE,) if sphere else ())
+    return (() if as_declared else (SCANNING,)) + ((SPHERE,) if sphere else ())
 
 
 def _from_keys(
     message: Any, kind: str, shape: tuple[int, int], mapping: projection.Mapping
 ) -> tuple[Grid, Layout, tuple[str, ...]]:
-    """As `grid_of`, by the GRIB manual: from the first point, the spacing and the scanning mode."""
+    """Like `grid_of`, by the GRIB manual: from the first point, the spacing and the scanning mode."""
     from eccodes import codes_get
 
     if kind == "transverse_mercator":
@@ -149,7 +151,7 @@ def _from_keys(
 
 
 def _alternating(message: Any) -> str:
-    """Which lines run to and fro by the GRIB manual, as Layout has them."""
+    """Which lines alternate in direction by the GRIB manual, as in Layout."""
     from eccodes import codes_get
 
     if not codes_get(message, "alternativeRowScanning"):
@@ -158,13 +160,13 @@ def _alternating(message: Any) -> str:
 
 
 def _first_point(message: Any, mapping: projection.Mapping | None) -> tuple[float, float]:
-    """y and x of the first value, as the keys say."""
+    """y and x of the first value, from the keys."""
     from eccodes import codes_get
 
-    place = [codes_get(message, f"{key}OfFirstGridPointInDegrees", float) for key in ("latitude", "longitude")]
+    position = [codes_get(message, f"{key}OfFirstGridPointInDegrees", float) for key in ("latitude", "longitude")]
     if _angular(mapping):
-        return place[0], place[1]
-    y, x = projection.coordinates(mapping or {}, *map(np.atleast_1d, place))
+        return position[0], position[1]
+    y, x = projection.coordinates(mapping or {}, *map(np.atleast_1d, position))
     return float(y[0]), float(x[0])
 
 
@@ -190,7 +192,7 @@ def _mapping(message: Any, kind: str) -> projection.Mapping | None:
         return None
     shape = codes_get(message, "shapeOfTheEarth") if codes_get(message, "edition") == 2 else 0
     if shape > 9:
-        raise UserError(f"says of the earth's shape only {shape}, of which neither a radius nor axes are known")
+        raise UserError(f"gives the earth's shape only as code {shape}, whose radius or axes are not known")
     if _oblate(message):
         axes = {"semi_major_axis": "earthMajorAxisInMetres", "semi_minor_axis": "earthMinorAxisInMetres"}
         return mapping | {name: get(key) for name, key in axes.items()}

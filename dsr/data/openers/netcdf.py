@@ -13,22 +13,22 @@ def sniff(path: str, start: bytes) -> bool:
 
 
 def open_file(file: File, crs: Any = None) -> list[Series]:
-    """Raises OSError where a classic file is shorter than its header says: the library gives zeros for the rest."""
+    """Raises OSError if a classic file is shorter than its header says: the library would return zeros for the rest."""
     import netCDF4
 
     with netCDF4.Dataset(file.path) as dataset:
         groups = list(_groups(dataset))
         if dataset.data_model.startswith("NETCDF3"):
-            promised = sum(variable.size * variable.dtype.itemsize for variable in dataset.variables.values())
-            if promised > Path(file.path).stat().st_size:
+            expected = sum(variable.size * variable.dtype.itemsize for variable in dataset.variables.values())
+            if expected > Path(file.path).stat().st_size:
                 raise OSError("it is shorter than its header says")
     return [s for group in groups for s in series_of(Opened.now(_dataset, file.path, group), file.name, crs=crs)]
 
 
 def _groups(group: Any) -> list[str]:
     """The paths of all groups that hold variables."""
-    own = [group.path] if group.variables else []
-    return own + [path for child in group.groups.values() for path in _groups(child)]
+    paths = [group.path] if group.variables else []
+    return paths + [path for child in group.groups.values() for path in _groups(child)]
 
 
 def _dataset(path: str, group: str) -> Any:
@@ -37,7 +37,7 @@ def _dataset(path: str, group: str) -> Any:
     import xarray as xr
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of attributes that name coordinates that are not there
+        warnings.simplefilter("ignore")  # about attributes that name missing coordinates
         if group == "/":
             return xr.open_dataset(path, engine="netcdf4", chunks=None, **OPTIONS)
         tree: Any = xr.open_datatree(path, engine="netcdf4", chunks=None, **OPTIONS)

@@ -1,7 +1,7 @@
-"""WRF's own output (wrfout files), through xwrf: times, names, units and staggering; places and totals by WRF's rules.
+"""WRF output (wrfout files): xwrf gives times, names, units and destaggering; positions and totals follow WRF's rules.
 
-A place follows from the model's own latitude and longitude of every point. That holds in a cropped file too, where the
-domain's centre, on which xwrf builds, is another's; and xwrf knows no rotated grid.
+Positions come from the model's latitude and longitude of every point. This also works in a cropped file, where the
+domain's centre, which xwrf relies on, is that of the full domain; and xwrf does not support rotated grids.
 """
 
 import re
@@ -16,14 +16,14 @@ from dsr.data.files import File
 from dsr.data.series import Series, Span
 from dsr.errors import UserError, first_line
 
-RADIUS = 6_370_000.0  # m: of WRF's sphere; its latitudes are the map's as they are, without a change of datum
-RAIN = ("RAINNC", "RAINC", "RAINSH")  # resolved, of cumulus, of shallow cumulus: together they are what falls
+RADIUS = 6_370_000.0  # m, of WRF's sphere; its latitudes are used as they are, without a change of datum
+RAIN = ("RAINNC", "RAINC", "RAINSH")  # resolved, cumulus, shallow cumulus: their sum is the total
 UNSTAGGERED = {"x_stag": "x", "y_stag": "y"}
-EXTREME = re.compile("MAX|MIN|MEAN|STD")  # since the output before, whose time is not told
+EXTREME = re.compile("MAX|MIN|MEAN|STD")  # since the previous output, whose time is not given
 
 
 def sniff(path: str, start: bytes) -> bool:
-    """Whether it is NetCDF as WRF writes it."""
+    """Whether it is a NetCDF file written by WRF."""
     if start[:3] != b"CDF" and start[1:4] != b"HDF":
         return False
     import netCDF4
@@ -33,9 +33,9 @@ def sniff(path: str, start: bytes) -> bool:
 
 
 def open_file(file: File, crs: Any = None) -> list[Series]:
-    """Every variable with rows and columns, and RAIN, all that fell since the start of the run.
+    """Every variable with rows and columns, and RAIN, the total since the start of the run.
 
-    Raises UserError where the grid is idealised or moves, and where times or places cannot be told.
+    Raises UserError if the grid is idealised or moves, or times or positions cannot be determined.
     """
     opened = Opened.now(_dataset, file.path)
     try:
@@ -46,12 +46,12 @@ def open_file(file: File, crs: Any = None) -> list[Series]:
 
 
 def _over_interval(series: Series, attributes: dict[str, Any]) -> Series:
-    """The series with what WRF's own descriptions say of its interval."""
-    told = series.attributes["long_name"].upper()
-    if "OVER PREC_ACC_DT" in told:
+    """The series with the interval from its description in WRF."""
+    description = series.attributes["long_name"].upper()
+    if "OVER PREC_ACC_DT" in description:
         period = round(60 * float(attributes["PREC_ACC_DT"]))
         return _with_starts(series, "sum", lambda span: span.end - period)
-    if told.startswith("ACCUMULATED"):
+    if description.startswith("ACCUMULATED"):
         return _with_starts(series, "sum", lambda span: 0)
     return series if EXTREME.search(series.name) else _with_starts(series, "point", lambda span: span.end)
 
@@ -63,7 +63,7 @@ def _with_starts(series: Series, statistic: str, start: Callable[[Span], int]) -
 
 
 def _dataset(path: str) -> Any:
-    """The file as a CF dataset, in which what WRF staggers or counts in buckets is computed when it is read."""
+    """The file as a CF dataset, in which staggered variables and buckets are computed when they are read."""
     import xarray as xr
     import xwrf  # noqa: F401  it adds an accessor
 
@@ -71,29 +71,33 @@ def _dataset(path: str) -> Any:
 
     raw = xr.open_dataset(path, engine="netcdf4", chunks=None, **OPTIONS)
     if not {"XLAT", "XLONG"} <= raw.variables.keys():
-        raise UserError("holds no XLAT and XLONG, which tell where its points lie")
+        raise UserError("has no XLAT and XLONG, the positions of its points")
     for name in ("XLAT", "XLONG"):
         if raw[name].ndim == 3 and not np.array_equal(raw[name][0], raw[name][-1]):
-            raise UserError("is of a nest that moves; dsr takes grids that stay")
+            raise UserError("has a moving nest; dsr needs a fixed grid")
     mapping = _mapping(raw.attrs)
-    for axis in ("south_north", "west_east"):  # not all that was cropped was cropped along both
+    for axis in ("south_north", "west_east"):  # a file may be cropped along only one of the two
         if raw.sizes.get(f"{axis}_stag") not in (None, raw.sizes[axis] + 1):
             raw = raw.drop_dims(f"{axis}_stag")
-    try:  # as of an idealised run, so that xwrf adds no projection of its own
+    try:  # like an idealised run, so that xwrf adds no projection
         dataset = raw.assign_attrs(MAP_PROJ=0).xwrf.postprocess(calculate_diagnostic_variables=False)
     except ValueError as error:
-        raise UserError(f"its Times are not WRF's ({first_line(error)})") from error
-    fields = {str(name): _field(array, dataset) for name, array in dataset.data_vars.items() if _on_grid(array)}
+        raise UserError(f"its Times are not in WRF's form ({first_line(error)})") from error
+    fields = {str(name): _field(array, dataset) for name, array in dataset.data_vars.items() if _has_grid(array)}
     rain = [fields[name] for name in RAIN if name in fields]
     for part in rain:
         part.attrs["standard_name"] = "precipitation_amount"
     if rain:
-        told = {"units": "kg m-2", "standard_name": "precipitation_amount", "long_name": "accumulated precipitation"}
+        attributes = {
+            "units": "kg m-2",
+            "standard_name": "precipitation_amount",
+            "long_name": "accumulated precipitation",
+        }
 
-        def together(key: Key) -> np.ndarray:
+        def total(key: Key) -> np.ndarray:
             return np.sum([np.asarray(part[key], np.float64) for part in rain], axis=0)
 
-        fields["RAIN"] = computed(rain[0].dims, rain[0].shape, told, together)
+        fields["RAIN"] = computed(rain[0].dims, rain[0].shape, attributes, total)
     for field in fields.values():
         field.attrs |= {
             "grid_mapping": "projection",
@@ -108,34 +112,34 @@ def _dataset(path: str) -> Any:
     return xr.Dataset(fields, coordinates, raw.attrs)
 
 
-def _on_grid(array: Any) -> bool:
+def _has_grid(array: Any) -> bool:
     return {UNSTAGGERED.get(str(dim), str(dim)) for dim in array.dims} >= {"y", "x"} and array.dtype.kind in "fiu"
 
 
 def _field(array: Any, dataset: Any) -> Any:
-    """A variable as it is; or, where a bucket counts what it left out, with that; or between its staggered points."""
+    """A variable unchanged, or with the overflows of its bucket added, or destaggered."""
     from dsr.data.decoding.lazy import Key, computed
 
-    dims, emptied = array.dims, dataset.get(f"I_{array.name}")
+    dims, overflows = array.dims, dataset.get(f"I_{array.name}")
     bucket = float(dataset.attrs.get("BUCKET_J" if str(array.name).startswith("AC") else "BUCKET_MM", -1))
-    if emptied is not None and bucket > 0:
+    if overflows is not None and bucket > 0:
 
         def with_buckets(key: Key) -> np.ndarray:
-            return np.asarray(array.variable[key], np.float64) + bucket * np.asarray(emptied.variable[key])
+            return np.asarray(array.variable[key], np.float64) + bucket * np.asarray(overflows.variable[key])
 
         return computed(dims, array.shape, array.attrs, with_buckets)
     stagger = next((str(dim) for dim in dims if dim in UNSTAGGERED), None)
     if stagger is None:
         return array.variable
 
-    def between(key: Key) -> np.ndarray:
+    def destaggered(key: Key) -> np.ndarray:
         chosen = dict(zip(dims, key, strict=True))
         along = chosen.pop(stagger)
         part = array.isel(chosen).reset_coords(drop=True).xwrf.destagger(stagger, UNSTAGGERED[stagger])
         return part.isel({UNSTAGGERED[stagger]: along}).values
 
     shape = tuple(size - (dim == stagger) for dim, size in array.sizes.items())
-    return computed(tuple(UNSTAGGERED.get(str(dim), dim) for dim in dims), shape, array.attrs, between)
+    return computed(tuple(UNSTAGGERED.get(str(dim), dim) for dim in dims), shape, array.attrs, destaggered)
 
 
 def _mapping(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -171,10 +175,11 @@ def _mapping(attributes: dict[str, Any]) -> dict[str, Any]:
             "grid_mapping_name": "rotated_latitude_longitude",
             "grid_north_pole_latitude": pole,
             "grid_north_pole_longitude": 180 - middle,
-            "north_pole_grid_longitude": float(attributes["POLE_LON"]) - 180,  # WRF's domains lie around 180 degrees
+            "north_pole_grid_longitude": float(attributes["POLE_LON"])
+            - 180,  # WRF's domains are centred on 180 degrees
         }
     raise UserError(
-        f"has MAP_PROJ {kind}: an idealised plane lies nowhere on the earth"
+        f"has MAP_PROJ {kind}: an idealised plane has no location on the earth"
         if kind == 0
         else f"MAP_PROJ {kind} is unknown"
     )

@@ -1,4 +1,4 @@
-"""Zarr groups, here or at a URL, of either format."""
+"""Zarr groups, local or at a URL, in either format."""
 
 import warnings
 from pathlib import Path
@@ -24,6 +24,6 @@ def _dataset(path: str) -> Any:
     from dsr.data.codecs import NoPickle
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # consolidated metadata, and types that the Zarr v3 text does not have yet
+        warnings.simplefilter("ignore")  # consolidated metadata and types that are not yet in the Zarr v3 specification
         store: Any = NoPickle(zarr.open_group(path, mode="r").store, path)
         return xr.open_dataset(store, engine="zarr", chunks=None, **OPTIONS)

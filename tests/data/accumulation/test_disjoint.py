@@ -72,7 +72,7 @@ def test_totals_of_a_day_that_are_stamped_as_analyses():
 
 def test_extremes_over_several_lengths_are_refused_unless_one_is_chosen():
     spans = [span(0, 3), span(0, 6), span(6, 9)]
-    with pytest.raises(UserError, match=r'a maximum over 3, 6 hours.*choose one length by "hours"'):
+    with pytest.raises(UserError, match=r'a maximum over 3, 6 hours.*choose one length with "hours"'):
         disjoint(spans, "maximum")
     assert list(disjoint(spans, "maximum", hours=3)) == [Frame(0, 3 * HOUR), Frame(0, 9 * HOUR)]
     with pytest.raises(UserError, match="nothing over 1 hours"):

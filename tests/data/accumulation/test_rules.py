@@ -55,18 +55,20 @@ def test_falls_by_the_packing_do_not_make_it_another_rule():
 def test_buckets_whose_starts_nobody_tells_are_refused(length):
     buckets = RAIN.reshape(-1, length, 6, 6).cumsum(1).reshape(RAIN.shape)
     fields = {Span(0, None, (i + 1) * HOUR): f for i, f in enumerate(buckets)}
-    with pytest.raises(UserError, match=r'fall at some steps only.*as buckets do; say in a recipe.*"hours"'):
+    with pytest.raises(
+        UserError, match=r'fall only at some steps.*as buckets do; give the interval in a recipe.*"hours"'
+    ):
         starts(fields)
 
 
 def test_amounts_of_unknown_length_between_far_stamps_are_refused():
-    with pytest.raises(UserError, match="does not say over what interval"):
+    with pytest.raises(UserError, match="does not give the interval"):
         starts(analyses(RAIN[5::6], step=6))
     assert set(starts(analyses(RAIN[5::6], step=6), steps=True)) == {-6 * HOUR}  # cell_methods: each its step
 
 
 def test_a_recipe_that_the_data_contradict_is_refused():
-    with pytest.raises(UserError, match="is no total since the start of the day: it falls by"):
+    with pytest.raises(UserError, match="is not a total since the start of the day: it falls by"):
         starts(analyses(RAIN), accumulated=True)
 
 
@@ -104,7 +106,9 @@ def test_buckets_of_6_hours_at_steps_of_3_are_no_sums_over_3_hours(said):
 @pytest.mark.parametrize("fields", [run(RAIN[:24].cumsum(0)), analyses(since_midnight(RAIN))])
 def test_totals_are_no_amounts(fields):
     for said in ({"accumulated": False}, {"hours": 1}):
-        with pytest.raises(UserError, match="does not hold sums over 1 h: it never falls, as values since a start do"):
+        with pytest.raises(
+            UserError, match="does not hold sums over 1 h: it never falls, as values since a common start do"
+        ):
             starts(fields, **said)
 
 
@@ -126,7 +130,7 @@ def test_totals_are_no_longer_sums_either():
     ],
 )
 def test_the_times_at_which_sums_start_anew_are_named(fields, times):
-    with pytest.raises(UserError, match=f"it falls only at {times}, as values that start anew do"):
+    with pytest.raises(UserError, match=f"it falls only at {times}, as values that restart do"):
         starts(fields, accumulated=False)
 
 
@@ -153,11 +157,11 @@ def test_means_show_no_length():
 
 
 def test_amounts_are_no_totals():
-    with pytest.raises(UserError, match="is no total since the start of the run: it falls by"):
+    with pytest.raises(UserError, match="is not a total since the start of the run: it falls by"):
         starts(run(RAIN[:24]), accumulated="run")
-    with pytest.raises(UserError, match="is no total since the start of the day: it falls by"):
+    with pytest.raises(UserError, match="is not a total since the start of the day: it falls by"):
         starts(analyses(RAIN), accumulated="00 UTC")
-    with pytest.raises(UserError, match="does not start anew after 00 UTC"):
+    with pytest.raises(UserError, match="does not restart after 00 UTC"):
         starts(analyses(RAIN.cumsum(0)), accumulated="00 UTC")
 
 
@@ -166,9 +170,9 @@ def test_amounts_are_no_totals():
     [
         (run(np.zeros((24, 6, 6))), {"accumulated": False}, "sums over 1 h.*falls at 0 of 0 steps"),
         (run(RAIN[:2]), {"hours": 1}, "sums over 1 h.*falls at 1 of 1 steps"),
-        (run(RAIN[:1]), {"hours": 3}, "sums over 3 h.*one time only"),
-        (run(RAIN[:24]), {"hours": 6}, "sums over 6 h.*stand every 1 h"),
-        (analyses(RAIN[5::6], step=6), {"hours": 1}, "sums over 1 h.*stand every 6 h"),
+        (run(RAIN[:1]), {"hours": 3}, "sums over 3 h.*only one time"),
+        (run(RAIN[:24]), {"hours": 6}, "sums over 6 h.*a value every 1 h"),
+        (analyses(RAIN[5::6], step=6), {"hours": 1}, "sums over 1 h.*a value every 6 h"),
         (run(np.arange(1, 9).reshape(8, 1, 1)), {"accumulated": False}, "sums over 1 h.*falls at 0 of 7 steps"),
         (run(np.r_[1:9, 5].reshape(9, 1, 1)), {"hours": 1}, "sums over 1 h.*falls at 1 of 8 steps"),
         (run(-RAIN[:24].cumsum(0)), {"accumulated": "run"}, "a total.*falls by"),

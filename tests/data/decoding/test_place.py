@@ -75,7 +75,7 @@ def test_a_proj_string_of_the_file_places_its_points():
 
 def test_coordinates_of_a_projection_without_a_unit_are_noted():
     mapping = CRS.from_epsg(3035).to_cf()
-    assert "have no units: metres were taken" in grid(field(STEPS * 1e4, STEPS * 1e4, mapping=mapping), "y", "x")[1]
+    assert "have no units: metres are assumed" in grid(field(STEPS * 1e4, STEPS * 1e4, mapping=mapping), "y", "x")[1]
 
 
 def test_latitudes_beyond_the_pole_are_refused():

@@ -62,11 +62,11 @@ def test_model_calendars_count_their_own_days(calendar, year):
     ("values", "attributes", "message"),
     [
         (HOURS, {}, "has no units such as"),
-        (HOURS, {"units": "months since 1850-01-01"}, "whose length differs"),
+        (HOURS, {"units": "months since 1850-01-01"}, "whose length varies"),
         (
             HOURS,
             {"units": "days since 1850-01-01", "calendar": "martian"},
-            '"martian" is not known; known are standard',
+            'unknown calendar "martian"; known calendars are standard',
         ),
         (np.array([0.0, np.nan]), {"units": "days since 1850-01-01"}, "missing times"),
         (np.array(["2020-01-01", "NaT"], "M8[s]"), {}, "missing times"),
