@@ -12,7 +12,7 @@ from dsr.config import read_json
 from dsr.data.calendar import label
 from dsr.report import evaluation_figures as figures
 from dsr.report import evaluation_words as words
-from dsr.report.pages import Picture, Row, Table, Verdict, file_picture, kept_picture
+from dsr.report.pages import Picture, Row, Table, Verdict, file_picture, saved_picture
 from dsr.report.pages import write as write_page
 from dsr.run import Run
 from dsr.run.lock import check_links
@@ -24,8 +24,8 @@ from dsr.verify.intervals import FEWEST_CASES
 def write(run: Path, evaluation: Evaluation) -> Path:
     """Write RUN/report/index.html, whole or not at all, and its pictures as PNG files; returns the page's path.
 
-    The fields of the maps are those that `evaluate` left in RUN/report/example.npz; the training curve comes from
-    metrics.jsonl and is left out where there is none.
+    The fields of the maps are those that `evaluate` saved in RUN/report/example.npz; the training curve comes from
+    metrics.jsonl and is omitted if there is none.
     """
     folder = Run(run)
     check_links(folder.folder)
@@ -41,7 +41,7 @@ def write(run: Path, evaluation: Evaluation) -> Path:
         split=evaluation.split,
         verdicts=_verdicts(evaluation),
         caution=words.caution(evaluation),
-        skill=kept_picture(
+        skill=saved_picture(
             figures.skill(evaluation),
             folder.report / "skill.png",
             "RMSE of every method on the test data, divided by that of ridge regression. A diamond left of 1: the "
@@ -51,10 +51,10 @@ def write(run: Path, evaluation: Evaluation) -> Path:
         maps=[_maps(evaluation, example, index, folder.report) for index in range(len(evaluation.variables))],
         tables=[_table(evaluation, variable) for variable in evaluation.variables],
         notes=_notes(evaluation),
-        leads=kept_picture(
+        leads=saved_picture(
             figures.by_lead(evaluation),
             folder.report / "leads.png",
-            "RMSE by lead time; climatology is left out, and the ensemble mean, which is the same as bicubic.",
+            "RMSE by lead time, without climatology and without the ensemble mean, which equals bicubic.",
         ),
         others=_others(evaluation, folder),
     )
@@ -83,20 +83,20 @@ def _kind(skill: VariableSkill) -> str:
 
 def _case(example: dict[str, Any]) -> str:
     init, lead, calendar = int(example["init_time"]), int(example["lead_time"]), str(example["calendar"])
-    valid, begin = (label(seconds, calendar).replace("T", " ") for seconds in (init + lead, init))
-    begun = f", forecast of {begin} at +{lead / 3600:g} h" if lead else ""
-    return f"Valid {valid} UTC{begun}. It is the case with the network's median error: neither its best nor its worst."
+    valid, start = (label(seconds, calendar).replace("T", " ") for seconds in (init + lead, init))
+    forecast = f", forecast of {start} at +{lead / 3600:g} h" if lead else ""
+    return f"Valid {valid} UTC{forecast}. This is the case with the network's median error: not its best nor its worst."
 
 
 def _maps(evaluation: Evaluation, example: dict[str, Any], index: int, folder: Path) -> Picture | None:
     name, skill = list(evaluation.variables.items())[index]
     fields = {m: example[m][index] for m in (*evaluation.methods, "truth") if m in example}
     caption = (
-        f"{skill.long_name}: above the fields on one colour scale, below their errors (method minus truth); "
+        f"{skill.long_name}: top: the fields on one colour scale; bottom: their errors (method minus truth), "
         "red is too high, blue too low."
     )
     file = folder / f"maps_{re.sub(r'[^a-zA-Z0-9_.-]', '_', name)}.png"
-    return kept_picture(figures.maps(fields, example, f"{name} ({skill.units})", evaluation.methods), file, caption)
+    return saved_picture(figures.maps(fields, example, f"{name} ({skill.units})", evaluation.methods), file, caption)
 
 
 def _table(evaluation: Evaluation, variable: str) -> Table:
@@ -114,35 +114,35 @@ def _table(evaluation: Evaluation, variable: str) -> Table:
 def _notes(evaluation: Evaluation) -> list[str]:
     interval = "There are too few independent cases for an interval."
     if evaluation.independent_blocks >= FEWEST_CASES:
-        interval = f"The brackets hold its 95 % confidence interval. {words.criterion(evaluation)}"
+        interval = f"Brackets give its 95 % confidence interval. {words.criterion(evaluation)}"
     return [
-        "★ lowest RMSE. Scores are pooled over all times and points, cells weighted by area, missing truth left out, "
-        "in physical units. The anomaly correlation is of departures from climatology by hour; SSIM is the mean over "
-        "up to 32 evenly spaced samples.",
-        f"The last column is the network's RMSE minus that method's, so below zero the network is better. {interval}",
-        f"Ridge regression has {evaluation.ridge.predictors} predictors, from all that the network sees, and its "
+        "★ lowest RMSE. Scores are pooled over all times and points in physical units, weighted by the area of cells, "
+        "without missing truth. The anomaly correlation is of departures from climatology by hour; SSIM is the mean "
+        "over up to 32 evenly spaced samples.",
+        f"The last column is the network's RMSE minus the method's: below zero, the network is better. {interval}",
+        f"Ridge regression has {evaluation.ridge.predictors} predictors, from the same input as the network; its "
         "penalty is chosen on the validation split.",
         *(f"{name}: fitted lapse rate {1000 * rate:.1f} per km." for name, rate in evaluation.lapse_rates.items()),
-        *(f"Not there: {method_label(method)}: {reason}." for method, reason in evaluation.omitted.items()),
+        *(f"Omitted: {method_label(method)}: {reason}." for method, reason in evaluation.omitted.items()),
         *evaluation.notes,
     ]
 
 
 def _others(evaluation: Evaluation, folder: Run) -> list[tuple[str, Picture | None]]:
-    """(heading, picture) of the sections that are left out where there is no picture."""
-    training = kept_picture(
+    """(heading, picture) of the sections that are omitted if there is no picture."""
+    training = saved_picture(
         figures.training(folder.logged()),
         folder.report / "training.png",
         "Left: the loss that is minimised, in normalised units. Right: RMSE on the validation split relative to "
-        "bicubic interpolation, from which the network starts (where the low-resolution data lack the variable, to "
-        "the first validation); below the dashed line the network has learned something.",
+        "bicubic interpolation, from which the network starts (or to the first validation, if the low-resolution data "
+        "lack the variable); below the dashed line, the network has learned something.",
     )
     growth = file_picture(
         folder.report / "error_growth.png",
-        "How the simulated low-resolution forecasts go wrong: RMSE of the control and of the ensemble mean against "
-        "the coarsened truth, the members' spread, and the error at which no skill is left.",
+        "Error growth of the simulated low-resolution forecasts: RMSE of the control and of the ensemble mean against "
+        "the coarsened truth, the spread of the members, and the error at which no skill is left.",
     )
-    spectra = kept_picture(
+    spectra = saved_picture(
         figures.spectra(evaluation),
         folder.report / "spectra.png",
         "Radially averaged power spectra (discrete cosine transform, mean over test fields). Below the truth: too "

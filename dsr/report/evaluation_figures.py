@@ -1,4 +1,4 @@
-"""The figures of an evaluation: maps, spectra, skill by lead time and training curves, for print and every eye."""
+"""The figures of an evaluation: maps, spectra, skill by lead time and training curves, accessible and printable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIXED = {"network": "#D55E00", "truth": "#000000"}
-LIKE_BICUBIC = ("elevation", "bicubic_bias", "ensemble_mean")  # their spectra are nearly the same
+LIKE_BICUBIC = ("elevation", "bicubic_bias", "ensemble_mean")  # their spectra nearly coincide with it
 
 
 def style(method: str) -> dict[str, str]:
@@ -28,8 +28,8 @@ def style(method: str) -> dict[str, str]:
 def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, labels: dict[str, str]) -> Figure:
     """Low, bicubic, ridge, network and truth above, their errors below; fields are {method: (Y, X)}, `label` has units.
 
-    Where the low data lack the variable, climatology takes the place of interpolation. A dashed line bounds the test
-    region where the split is by region.
+    If the low data lack the variable, climatology replaces interpolation. A dashed line bounds the test region if the
+    split is by region.
     """
     interpolated = np.isfinite(fields["bicubic"]).any() if "bicubic" in fields else False
     shown = (["nearest", "bicubic"] if interpolated else ["climatology"]) + ["ridge", "network", "truth"]
@@ -37,7 +37,7 @@ def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, lab
     truth, inside = fields["truth"], example["inside"]
     dy, dx = example["spacing_km"]
     height, width = truth.shape[0] * dy, truth.shape[1] * dx
-    how = {
+    shared = {
         "extent": (0, width, 0, height),
         "origin": "lower" if example["north_up"] else "upper",
         "interpolation": "nearest",
@@ -49,13 +49,13 @@ def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, lab
     fig, axes, bars = _map_panels(len(shown), min(max(height / width, 0.5), 1.6))
     for column, method in enumerate(shown):
         top, bottom = axes[:, column]
-        above = top.imshow(fields[method], vmin=low, vmax=high, cmap="viridis", **how)
+        above = top.imshow(fields[method], vmin=low, vmax=high, cmap="viridis", **shared)
         top.xaxis.set_visible(False)
         top.set_title(titles[method], fontsize=11, fontweight="bold" if method in ("network", "truth") else "normal")
         if method == "truth":
             bottom.set_visible(False)
         else:
-            below = bottom.imshow(errors[method], vmin=-limit, vmax=limit, cmap="RdBu_r", **how)
+            below = bottom.imshow(errors[method], vmin=-limit, vmax=limit, cmap="RdBu_r", **shared)
             rmse = float(np.sqrt(np.nanmean(errors[method][inside] ** 2)))
             bottom.set_title(f"error, RMSE {rmse:.3g}", fontsize=10)
             bottom.set_xlabel("km", fontsize=9)
@@ -63,8 +63,8 @@ def maps(fields: dict[str, np.ndarray], example: dict[str, Any], label: str, lab
             ax.tick_params(labelsize=8)
             ax.yaxis.set_visible(column == 0)  # an axis without labels costs as much as one with them
             if not inside.all():
-                ax.contour(inside, levels=[0.5], colors="black", linewidths=1, linestyles="--", extent=how["extent"],
-                           origin=how["origin"])  # fmt: skip
+                ax.contour(inside, levels=[0.5], colors="black", linewidths=1, linestyles="--", extent=shared["extent"],
+                           origin=shared["origin"])  # fmt: skip
     for row in (0, 1):
         axes[row, 0].set_ylabel("km", fontsize=9)
     bar = fig.colorbar(above, cax=bars[0])
@@ -96,7 +96,7 @@ def _map_panels(columns: int, aspect: float) -> tuple[Figure, np.ndarray, list[A
 
 
 def spectra(evaluation: Evaluation) -> Figure | None:
-    """Power against wavelength, a panel for each variable that has a spectrum; None where none has."""
+    """Power against wavelength, a panel for each variable with a spectrum; None if there is none."""
     variables = {n: v for n, v in evaluation.variables.items() if _numbers(v.spectrum.power["truth"]).any()}
     if not variables:
         return None
@@ -118,9 +118,9 @@ def spectra(evaluation: Evaluation) -> Figure | None:
 
 
 def by_lead(evaluation: Evaluation) -> Figure | None:
-    """RMSE against lead time, a panel for each variable; None where there is one lead only.
+    """RMSE against lead time, a panel for each variable; None if there is only one lead time.
 
-    Without climatology, which would flatten the rest, and the ensemble mean, which bicubic is.
+    Without climatology, which would compress the rest, and the ensemble mean, which equals bicubic.
     """
     variables = {name: variable for name, variable in evaluation.variables.items() if variable.leads}
     if not variables:
@@ -142,7 +142,7 @@ def by_lead(evaluation: Evaluation) -> Figure | None:
 def skill(evaluation: Evaluation) -> Figure:
     """Every method's RMSE relative to ridge regression's, a row for each variable: left of 1 is better than ridge.
 
-    Without the ensemble mean, which bicubic is.
+    Without the ensemble mean, which equals bicubic.
     """
     fig = empty_figure(9.5, 0.9 + max(0.5 * len(evaluation.variables), 0.2 * len(evaluation.methods)))
     ax = fig.subplots()
@@ -167,7 +167,7 @@ def skill(evaluation: Evaluation) -> Figure:
 
 
 def training(records: list[dict[str, Any]]) -> Figure | None:
-    """Loss by update, and the validation's RMSE relative to bicubic (or to the first one) by update; None without."""
+    """Loss and validation RMSE relative to bicubic (or to the first validation) by update; None without records."""
     losses = [(r["update"], r["loss"]) for r in records if r.get("loss") is not None]
     validations = [(r["update"], r["validation"]) for r in records if r.get("validation")]
     if not losses and not validations:
@@ -193,7 +193,7 @@ def training(records: list[dict[str, Any]]) -> Figure | None:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, Any]:
-    """A figure with so many axes, two in a row, each `height` inches high."""
+    """A figure with this many axes, two in a row, each `height` inches high."""
     columns, rows = min(count, 2), -(-count // 2)
     fig = empty_figure(4.6 * columns + 1.9, height * rows)
     axes = fig.subplots(rows, columns, squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""What an evaluation says: who wins in plain words, how far that can be trusted, and the skill table."""
+"""An evaluation in words: which method wins, how far that can be trusted, and the skill table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dsr.verify.metrics import METRICS
 
 def columns() -> list[str]:
     """The headings of the skill table, without that of the methods."""
-    return [*(METRICS.find(name).label for name in METRICS.table), "network minus it"]
+    return [*(METRICS.find(name).label for name in METRICS.table), "network minus method"]
 
 
 def headlines(evaluation: Evaluation) -> list[str]:
-    """Who wins, in plain words: a sentence or two for each variable."""
+    """Which method wins: a sentence or two for each variable."""
     return [_headline(name, skill, evaluation.methods) for name, skill in evaluation.variables.items()]
 
 
@@ -26,7 +26,7 @@ def _headline(name: str, skill: VariableSkill, labels: dict[str, str]) -> str:
     if "network" not in rmse or best is None:
         if skill.winner is None:
             return f"{name}: no truth."
-        return f"{name}: the network gives no value where there is truth; {labels[skill.winner]} wins."
+        return f"{name}: the network has no value where there is truth; {labels[skill.winner]} wins."
     change = 100 * (rmse["network"] / rmse[best] - 1)
     share = f"{abs(change):.0f} % {'less' if change < 0 else 'more'}"
     scores = f"RMSE {rmse['network']:.4g} against {rmse[best]:.4g} {skill.units}, {share}"
@@ -79,7 +79,7 @@ def criterion(evaluation: Evaluation) -> str:
 
 
 def table(evaluation: Evaluation) -> Any:
-    """The skill table of each variable with the winner marked, and who wins in words: a rich renderable."""
+    """The skill table of each variable with the winner marked, and the headlines: a rich renderable."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -97,13 +97,13 @@ def table(evaluation: Evaluation) -> Any:
             heading = evaluation.methods[method] + (" *" if style else "")
             shown.add_row(Text(heading), *map(Text, cells), style=style)
         parts.append(shown)
-    omitted = [f"not there: {label(method)}: {reason}" for method, reason in evaluation.omitted.items()]
+    omitted = [f"omitted: {label(method)}: {reason}" for method, reason in evaluation.omitted.items()]
     lines = ["* lowest RMSE", *omitted, *evaluation.notes, *headlines(evaluation), caution(evaluation)]
     return Group(*parts, *map(Text, lines))
 
 
 def rows(evaluation: Evaluation, name: str) -> list[tuple[str, list[str]]]:
-    """The skill table of a variable: (method, its cells below `columns`), best first; only methods with an RMSE."""
+    """The skill table of a variable: (method, its cells as in `columns`), best first; only methods with an RMSE."""
     skill = evaluation.variables[name]
     rmse = skill.rmse
     # In the variable's units, as many decimals as the best RMSE needs.
@@ -123,5 +123,5 @@ def rows(evaluation: Evaluation, name: str) -> list[tuple[str, list[str]]]:
 
 
 def _fixed(value: float, decimals: int) -> str:
-    """The number with so many decimals, and no minus before a zero."""
+    """The number with this many decimals, and no minus sign for zero."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}"

@@ -1,4 +1,4 @@
-"""What the figures of all reports share: colours, an empty figure, axes, ticks and a legend."""
+"""Common parts of the figures of all reports: colours, an empty figure, axes, ticks and a legend."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's, which people with colour vision deficiency can tell apart.
+# The palette of Okabe and Ito, which can be distinguished with colour vision deficiency.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-REFERENCE = "#777777"  # of dashed lines to compare with
+REFERENCE = "#777777"  # dashed reference lines
 
 
 def empty_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches; no window, no global state."""
+    """An empty figure of this size in inches, without a window or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ def empty_figure(width: float, height: float) -> Figure:
 
 
 def dress(ax: Any, x: str, y: str, title: str, size: int = 10) -> None:
-    """Labels, title and a light grid, as all axes have them; `size`: of the labels, in points."""
+    """Set labels, title and a light grid; `size` of the labels in points."""
     ax.set_xlabel(x, fontsize=size)
     ax.set_ylabel(y, fontsize=size)
     ax.set_title(title, fontsize=size + 1, loc="left")

@@ -1,4 +1,4 @@
-"""The kit of pages: one base template and style sheet, pictures that a page holds itself, tables and verdicts."""
+"""The parts of pages: one base template and style sheet, embedded pictures, tables and verdicts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A line that says how one variable does."""
+    """A line with the verdict on one variable."""
 
     name: str
     text: str
@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table with a class of the style sheet, and a note in small print below its text."""
+    """A cell of a table with a class of the style sheet, and a note in small print below the text."""
 
     text: str
     kind: str = ""
@@ -68,7 +68,7 @@ class Table:
 def write(file: Path, template: str, **content: Any) -> Path:
     """Fill a template of this folder and write the page, whole or not at all; returns `file`.
 
-    All content is text, and never markup. Every template needs `title` (the page's name) and `facts` (lines below it).
+    All content is plain text, never markup. Every template needs `title` (of the page) and `facts` (lines below it).
     """
     import jinja2
 
@@ -82,14 +82,14 @@ def write(file: Path, template: str, **content: Any) -> Path:
 
 
 def picture(figure: Figure, caption: str) -> Picture:
-    """A figure as a PNG inside the page only, 100 CSS pixels to the inch."""
+    """A figure embedded in the page as PNG, 100 CSS pixels per inch."""
     return Picture(_url("png", _image(figure, "png")), caption, round(100 * figure.get_figwidth()))
 
 
-def kept_picture(figure: Figure | None, file: Path, caption: str, links: Sequence[str] = ()) -> Picture | None:
-    """A figure inside the page and in `file` beside it, as PNG or SVG by its suffix.
+def saved_picture(figure: Figure | None, file: Path, caption: str, links: Sequence[str] = ()) -> Picture | None:
+    """A figure embedded in the page and saved as `file`, PNG or SVG by its suffix.
 
-    Where there is no figure, None; a file of an earlier page is deleted.
+    Without a figure, returns None and deletes the file of an earlier page.
     """
     if figure is None:
         file.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def kept_picture(figure: Figure | None, file: Path, caption: str, links: Sequenc
 
 
 def file_picture(file: Path, caption: str) -> Picture | None:
-    """An image file inside the page; None where there is no such file."""
+    """An image file embedded in the page; None if there is no such file."""
     return Picture(_url(file.suffix[1:], file.read_bytes()), caption) if file.exists() else None
 
 

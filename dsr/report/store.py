@@ -1,4 +1,4 @@
-"""The page of a store: whether low and high match, to be seen in ten seconds, as one HTML file that stands alone."""
+"""The page of a store: whether low and high match, at a glance, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dsr.report.pages import Cell, Picture, Row, Table, Verdict, picture
 from dsr.report.pages import write as write_page
 from dsr.report.plane import Plane
 
-WEAK = 0.5  # correlation: of less, low says little of high
-TOTALS = (0.67, 1.5)  # the ratio of totals, low over high, that raises no doubt
+WEAK = 0.5  # correlation below which low says little about high
+TOTALS = (0.67, 1.5)  # the ratio of totals, low over high, is plausible within
 HEIGHTS = ("surface_altitude", "height", "altitude", "geopotential_height")  # CF standard names of a topography
 
 
 def write(path: Path | str, output: Path | None = None) -> Path:
     """Write the page of the store at `path`, whole or not at all, and return where; by default beside the store.
 
-    Raises UserError where there is no store, or `output` is no .html file or cannot be written.
+    Raises UserError if there is no store, or `output` is not an .html file or cannot be written.
     """
     store = Store(path)
     name = str(path).rstrip("/").rsplit("/", 1)[-1]
@@ -40,12 +40,12 @@ def write(path: Path | str, output: Path | None = None) -> Path:
         return write_page(output, "store.html", **content)
     except OSError as error:
         raise UserError(
-            f"{output}: cannot be written there ({error.strerror or error}); give another with -o"
+            f"{output}: cannot be written ({error.strerror or error}); give another path with -o"
         ) from error
 
 
 def _content(store: Store, name: str) -> dict[str, Any]:
-    """What the template shows."""
+    """The content of the template."""
     with progress.bar() as bar:
         sample, lags = match.read(store, lambda rows, text: bar.track(rows, description=text))
     matches = match.compare(store, sample, lags)
@@ -92,10 +92,10 @@ def _sizes(store: Store) -> str:
 
 
 def verdicts(store: Store, matches: dict[str, Match]) -> list[Verdict]:
-    """A line for each shared variable: whether low fits high, and the numbers that say so."""
+    """A line for each shared variable: whether low matches high, and the statistics behind it."""
     if not matches:
         low, high = (", ".join(v.name for v in vs) for vs in (store.low_variables, store.high_variables))
-        text = f"low has {low}; high has {high}: nothing in common that could be compared"
+        text = f"low has {low}; high has {high}: no variable in common to compare"
         return [Verdict("low and high", text, "doubt")]
     units = {v.name: v.units for v in store.low_variables}
     lines = []
@@ -104,54 +104,54 @@ def verdicts(store: Store, matches: dict[str, Match]) -> list[Verdict]:
             doubts = _doubts(store, variable, matches[variable.name])
             if units[variable.name] != variable.units:
                 doubts.insert(0, f"low is in {units[variable.name]}, high in {variable.units}")
-            says = f"doubtful: {', '.join(doubts)}" if doubts else "low fits high"
+            verdict = f"doubtful: {', '.join(doubts)}" if doubts else "low matches high"
             numbers = _numbers_in_words(variable, matches[variable.name])
-            lines.append(Verdict(variable.name, f"{says}: {numbers}", "doubt" if doubts else "fits"))
+            lines.append(Verdict(variable.name, f"{verdict}: {numbers}", "doubt" if doubts else "fits"))
     return lines
 
 
 def _numbers_in_words(variable: Variable, m: Match) -> str:
-    """Such as "correlation 0.98 over the map, 0.95 in time; lag 0.0 cells, 0 h; totals ratio 1.01"."""
+    """Such as "correlation 0.98 over the map, 0.95 in time; displacement 0.0 cells; lag 0 h; ratio of totals 1.01"."""
     kinds = ((m.spatial_correlation, "over the map"), (m.temporal_correlation, "in time"))
     correlations = [f"{value:.2f} {kind}" for value, kind in kinds if value is not None]
-    lags = []
+    parts = [f"correlation {', '.join(correlations)}"] if correlations else []
     if m.displacement is not None:
         unclear = max(map(abs, m.displacement)) > FAR and not m.is_displaced
-        lags.append("unclear in space" if unclear else f"{np.hypot(*m.displacement):.1f} cells")
+        parts.append("displacement unclear" if unclear else f"displacement {np.hypot(*m.displacement):.1f} cells")
     if m.lag_hours is not None:
         unclear = m.lag_hours != 0 and not m.is_lagged
-        lags.append("unclear in time" if unclear else f"{m.lag_hours:g} h")
-    amount = f"totals ratio {m.ratio:.2f}"
-    if not _adds_up(variable):
-        amount = f"bias {_rounded(m.bias, m.spread)} {variable.units}"
-    parts = [f"correlation {', '.join(correlations)}"] if correlations else []
-    return "; ".join([*parts, *([f"lag {', '.join(lags)}"] if lags else []), amount])
+        parts.append("lag unclear" if unclear else f"lag {m.lag_hours:g} h")
+    if _has_totals(variable):
+        parts.append(f"ratio of totals {m.ratio:.2f}")
+    else:
+        parts.append(f"bias {_rounded(m.bias, m.spread)} {variable.units}")
+    return "; ".join(parts)
 
 
 def _doubts(store: Store, variable: Variable, m: Match) -> list[str]:
     doubts = []
     if m.displacement is not None and m.is_displaced:
-        doubts.append(f"low lies {_direction(store, m.displacement)} of where high has it")
+        doubts.append(f"low is displaced {_direction(store, m.displacement)}")
     if m.is_lagged and m.lag_hours is not None:
-        doubts.append(f"low comes {abs(m.lag_hours):g} h {'late' if m.lag_hours > 0 else 'early'}")
+        doubts.append(f"low is {abs(m.lag_hours):g} h {'late' if m.lag_hours > 0 else 'early'}")
     best = m.temporal_correlation if m.temporal_correlation is not None else m.spatial_correlation
     if best is not None and best < WEAK:
-        doubts.append("low says little of high")
-    if _adds_up(variable):
+        doubts.append("low says little about high")
+    if _has_totals(variable):
         if not TOTALS[0] <= m.ratio <= TOTALS[1]:
             doubts.append("low has too much" if m.ratio > 1 else "low has too little")
     elif abs(m.bias) > m.spread > 0:
-        doubts.append("low lies beyond high's own range of values")
+        doubts.append("the bias exceeds the standard deviation of high")
     return doubts
 
 
-def _adds_up(variable: Variable) -> bool:
-    """Whether totals of it mean something: amounts, speeds, humidities, whose zero is none."""
+def _has_totals(variable: Variable) -> bool:
+    """Whether its totals are meaningful: amounts, speeds, humidities, which have a true zero."""
     return variable.lower == 0.0
 
 
 def _rounded(value: float, spread: float) -> str:
-    """To a hundredth or so of how much the variable varies."""
+    """The value to about a hundredth of the variable's spread."""
     if not spread > 0:
         return f"{value:.3g}"
     decimals = 2 - int(np.floor(np.log10(spread)))
@@ -173,7 +173,15 @@ def _direction(store: Store, shift: tuple[float, float]) -> str:
 
 def _numbers(known: dict[str, Variable], matches: dict[str, Match]) -> Table:
     """The table behind the verdicts."""
-    head = ["variable", "correlation over the map", "in time", "lag (rows, columns)", "lag (h)", "bias", "RMSE"]
+    head = [
+        "variable",
+        "correlation over the map",
+        "in time",
+        "displacement (rows, columns)",
+        "lag (h)",
+        "bias",
+        "RMSE",
+    ]
     head += ["totals, low / high", "1 %: low, high", "99 %: low, high"]
     rows = []
     low, high = (int(np.argmin(np.abs(match.LEVELS - level))) for level in (0.01, 0.99))
@@ -187,7 +195,7 @@ def _numbers(known: dict[str, Variable], matches: dict[str, Match]) -> Table:
             "–" if m.lag_hours is None else f"{m.lag_hours:g}",
             _rounded(m.bias, m.spread),
             _rounded(m.rmse, m.spread),
-            f"{m.ratio:.3f}" if _adds_up(known[name]) else "–",
+            f"{m.ratio:.3f}" if _has_totals(known[name]) else "–",
             *(f"{_rounded(a, m.spread)}, {_rounded(b, m.spread)}" for a, b in ends),
             Cell(known[name].units.replace(" ", "\u00a0"), "text"),
         ]))  # fmt: skip
@@ -198,18 +206,19 @@ def _notes(store: Store, sample: Sample) -> list[str]:
     members = f" ({store.members} members: their mean; quantiles of the first member)" if store.members else ""
     return [
         f"{len(sample.rows)} of {len(store.high_index)} pairs, evenly spread. High is coarsened by area onto the low "
-        f"grid and compared with low{members} in cells that it covers to three quarters or more. Bias: low minus high.",
-        "Correlation over the map: within each field, the mean over pairs. In time, and by lag: of departures from "
+        f"grid and compared with low{members} in cells of which it covers at least three quarters. Bias: low minus "
+        "high.",
+        "Correlation over the map: within each field, averaged over pairs. In time, and by lag: of departures from "
         "each cell's mean over the sample.",
-        "Lag: where low lies, and when it comes, seen from high, by the best correlation; in time whole steps only. "
-        "Where all variables lie elsewhere the grids do; where one does, it may be the model's own.",
+        "Displacement and lag: of low relative to high, at the best correlation; lags in whole steps. If all variables "
+        "are displaced, so are the grids; if only one is, the cause may be the model.",
     ]
 
 
 def _about(name: str) -> str:
     return (
-        f"{name}, low against high coarsened onto the low grid. A cross marks the best match: at 0 where low and high "
-        "fit. Quantiles on the dashed line: both have the same values equally often. Shading: two standard errors."
+        f"{name}, low against high coarsened onto the low grid. A cross marks the best match: at 0 if low and high "
+        "agree. Quantiles on the dashed line: both have the same distribution. Shading: two standard errors."
     )
 
 
@@ -228,8 +237,8 @@ def _pair(store: Store, plane: Plane, variable: Variable, sample: Sample, m: Mat
     label = f"{variable.long_name or variable.name} ({variable.units})"
     frame = (int(store.low_init_time[row]), int(store.low_lead_time[row]))
     when = calendar.when(frame, store.calendar).replace("T", " ")
-    caption = f"{variable.name}, {when}: of the half of the sample with most structure, the pair of median correlation."
-    colours = "YlGnBu" if _adds_up(variable) else "viridis"
+    caption = f"{variable.name}, {when}: the pair of median correlation in the half of the sample with most variance."
+    colours = "YlGnBu" if _has_totals(variable) else "viridis"
     return picture(figures.row(plane, label, panels, width, cmap=colours), caption)
 
 
@@ -237,36 +246,38 @@ def _splits(store: Store, plane: Plane) -> Picture:
     if store.region is None:
         return picture(figures.timeline(store), "Initial times of each split.")
     return picture(
-        figures.regions(store, plane, store.region), "Parts of the high domain; every sample stands in every split."
+        figures.regions(store, plane, store.region), "Parts of the high domain; every sample is in every split."
     )
 
 
 def _topographies(store: Store, plane: Plane) -> list[Picture]:
-    """Both topographies side by side, and low minus coarsened high; nothing where there is none."""
-    drawn = []
+    """Both topographies side by side, and low minus coarsened high; nothing if there is none."""
+    pictures = []
     high, low, colours = store.grid("high"), store.grid("low"), figures.terrain()
     for variable, field in zip(store.static_variables, store.static, strict=True):
-        name, below = variable.name, store.low_static(variable.name)
+        name, low_field = variable.name, store.low_static(variable.name)
         if variable.standard_name not in HEIGHTS and name not in ("topography", "orography"):
             continue
         label, panels = f"{name} ({variable.units})", [("high", high, field)]
-        if below is None:
+        if low_field is None:
             figure = figures.row(plane, label, panels, 4.6, cmap=colours)
-            drawn.append(picture(figure, f"{name} on the high grid; the store has none on the low grid."))
+            pictures.append(picture(figure, f"{name} on the high grid; the store has none on the low grid."))
             continue
         coarse = Coarsening(store.grid("high"), store.grid("low"), store.low_index)(field)
-        panels = [("low", low, below), ("high, coarsened", low, coarse), *panels]
-        drawn.append(picture(figures.row(plane, label, panels, 11.1, cmap=colours), f"{name} of low and of high."))
-        difference = below - coarse
+        panels = [("low", low, low_field), ("high, coarsened", low, coarse), *panels]
+        pictures.append(
+            picture(figures.row(plane, label, panels, 11.1, cmap=colours), f"{name} on the low and the high grid.")
+        )
+        difference = low_field - coarse
         most = float(np.nanquantile(np.abs(difference), 0.99)) if np.isfinite(difference).any() else 0.0
-        how = {"vmin": -most or -1, "vmax": most or 1, "cmap": "RdBu_r"}
-        figure = figures.row(plane, label, [("low minus coarsened high", low, difference)], 4.6, **how)
-        drawn.append(picture(figure, f"{name}: where low is too high (red) or too low (blue)."))
-    return drawn
+        options = {"vmin": -most or -1, "vmax": most or 1, "cmap": "RdBu_r"}
+        figure = figures.row(plane, label, [("low minus coarsened high", low, difference)], 4.6, **options)
+        pictures.append(picture(figure, f"{name}: where low is too high (red) or too low (blue)."))
+    return pictures
 
 
 def _described(store: Store, sample: Sample) -> Table:
-    """Every variable's names, units, statistics, missing values, and what its values are sums or means over."""
+    """The names, units, statistics, missing values and intervals of every variable."""
     head = ["", "variable", "unit", "mean", "minimum", "maximum", "missing in the sample"]
     rows = []
     shares = {"high": sample.missing_high, "low": sample.missing_low, "static": ~np.isfinite(store.static)}
@@ -286,4 +297,4 @@ def _missing(store: Store, plane: Plane, sample: Sample) -> Picture | None:
     shares |= {("low", v.name): f for v, f in zip(store.low_variables, sample.missing_low, strict=True) if f.any()}
     if not shares:
         return None
-    return picture(figures.missing(store, plane, shares), "Where values are missing, and in how much of the sample.")
+    return picture(figures.missing(store, plane, shares), "Where values are missing, and in what share of the sample.")

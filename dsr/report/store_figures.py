@@ -1,4 +1,4 @@
-"""The figures of a store: where low and high lie, and how they match."""
+"""The figures of a store: where low and high are, and how they match."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOW, HIGH = COLOURS[:2]
-SMALL = 9  # points: of the labels of panels that stand side by side
+SMALL = 9  # points: label size of panels side by side
 SPLIT = {"train": COLOURS[0], "validation": COLOURS[2], "test": COLOURS[1], "gap": "#BBBBBB"}
 
 
@@ -38,7 +38,7 @@ def domains(store: Store, plane: Plane) -> Figure:
 
 
 def registration(store: Store) -> Figure:
-    """A few low cells near the middle, and the high points in them: whether points lie in cells or on nodes."""
+    """A few low cells near the middle, and the high points in them: whether points are in cells or on nodes."""
     rows, columns = store.low_index
     centre = tuple(size // 2 for size in rows.shape)
     row, column = (round(float(i[centre])) for i in (rows, columns))
@@ -63,30 +63,30 @@ def registration(store: Store) -> Figure:
     return fig
 
 
-def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], width: float, **how: Any) -> Figure:
-    """Fields side by side on one colour scale, over the last one's domain: each with title and grid."""
+def row(plane: Plane, label: str, panels: list[tuple[str, Grid, np.ndarray]], width: float, **options: Any) -> Figure:
+    """Fields side by side on one colour scale, over the domain of the last; each has a title and a grid."""
     view = plane.view(plane.outline(panels[-1][1]))
     flat = view[1] - view[0] > 1.2 * (view[3] - view[2])
-    each = (width if flat else width - 0.9) / len(panels)
-    fig = empty_figure(width, _sized(view, each, 0)[1] + (1.0 if flat else 0.4))
+    panel_width = (width if flat else width - 0.9) / len(panels)
+    fig = empty_figure(width, _sized(view, panel_width, 0)[1] + (1.0 if flat else 0.4))
     axes = np.atleast_1d(fig.subplots(1, len(panels), sharex=True, sharey=True))
     known = np.concatenate([f[np.isfinite(f)] for _, _, f in panels])
     limits = np.quantile(known, [0.002, 0.998]) if len(known) else (0.0, 1.0)
-    how = {"vmin": limits[0], "vmax": limits[1], "cmap": "viridis", **how}
+    options = {"vmin": limits[0], "vmax": limits[1], "cmap": "viridis", **options}
     for ax, (title, grid, values) in zip(axes, panels, strict=True):
         ax.set_facecolor("#e8e8e8")
-        drawn = plane.field(ax, grid, values, **how)
+        drawn = plane.field(ax, grid, values, **options)
         plane.dress(ax, view, colour="black")
         ax.set_title(title, fontsize=10)
-    place: dict[str, Any] = {"orientation": "horizontal", "aspect": 45, "shrink": 0.6} if flat else {"aspect": 30}
-    bar = fig.colorbar(drawn, ax=axes.tolist(), pad=0.02, **place)
+    placement: dict[str, Any] = {"orientation": "horizontal", "aspect": 45, "shrink": 0.6} if flat else {"aspect": 30}
+    bar = fig.colorbar(drawn, ax=axes.tolist(), pad=0.02, **placement)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return fig
 
 
 def matching(variable: Variable, m: Match) -> Figure:
-    """Lag in space and in time, quantiles, bias by hour and by lead: a panel for each that there is."""
+    """Displacement, lag, quantiles, bias by hour and by lead time: a panel for each that is available."""
     panels: list[Callable[[Any], None]] = []
     if np.isfinite(m.shifts).any():
         panels.append(partial(_shifts, m=m))
@@ -118,16 +118,16 @@ def _shifts(ax: Any, m: Match) -> None:
         ax.plot(m.displacement[1], m.displacement[0], "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.set_xticks(range(-reach, reach + 1))
     ax.set_yticks(range(-reach, reach + 1))
-    dress(ax, "low so many columns on", "low so many rows on", "match by shift (low cells)", SMALL)
+    dress(ax, "shift of low (columns)", "shift of low (rows)", "correlation by shift", SMALL)
     ax.grid(False)
 
 
 def _lags(ax: Any, m: Match) -> None:
-    hours, values = list(m.lags), [np.nanmean(likeness) for likeness in m.lags.values()]
+    hours, values = list(m.lags), [np.nanmean(by_pair) for by_pair in m.lags.values()]
     ax.plot(hours, values, "-o", color=LOW, markersize=4, linewidth=1.4)
     ax.plot(m.lag_hours, max(values), "+", color=HIGH, markersize=16, markeredgewidth=2.5)
     ax.axvline(0, color="#777777", linewidth=1, linestyle="--")
-    dress(ax, "low so much later (h)", "correlation", "match by lag in time", SMALL)
+    dress(ax, "delay of low (h)", "correlation", "correlation by lag", SMALL)
 
 
 def _quantiles(ax: Any, variable: Variable, m: Match) -> None:
@@ -140,8 +140,8 @@ def _quantiles(ax: Any, variable: Variable, m: Match) -> None:
         k = int(np.argmin(np.abs(LEVELS - level)))
         if last - low[k] > 0.1 * (ends[1] - ends[0]):
             ax.plot(coarse[k], low[k], "o", color=HIGH, markersize=5)
-            place = {"xytext": (6, -9), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(f"{100 * level:g} %", (coarse[k], low[k]), **place)
+            placement = {"xytext": (6, -9), "textcoords": "offset points", "fontsize": 8}
+            ax.annotate(f"{100 * level:g} %", (coarse[k], low[k]), **placement)
             last = low[k]
     plain = 1e-3 < np.abs(ends).max() < 1e6
     ax.ticklabel_format(useOffset=False, style="plain" if plain else "sci", scilimits=None if plain else (0, 0))
@@ -158,7 +158,7 @@ def _bias(ax: Any, groups: list[Group], name: str, units: str) -> None:
 
 
 def timeline(store: Store) -> Figure:
-    """Which initial times stand in which split, and what lies between them."""
+    """The initial times of each split, and the gaps between them."""
     length = int(np.median(np.diff(np.unique(store.low_init_time)))) if len(np.unique(store.low_init_time)) > 1 else 0
     names = [*SPLITS, "gap"] if len(store.high_index) > sum(len(store.samples(n)) for n in SPLITS) else list(SPLITS)
     fig = empty_figure(11.1, 0.55 + 0.3 * len(names))
@@ -181,7 +181,7 @@ def timeline(store: Store) -> Figure:
 
 
 def regions(store: Store, plane: Plane, region: np.ndarray) -> Figure:
-    """Which part of the high domain stands in which split."""
+    """The part of the high domain in each split."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -217,7 +217,7 @@ def missing(store: Store, plane: Plane, shares: dict[tuple[str, str], np.ndarray
 
 
 def terrain() -> Any:
-    """Colours of heights, without those of the sea."""
+    """Colours for heights, without those for the sea."""
     import matplotlib
     from matplotlib.colors import ListedColormap
 
@@ -225,7 +225,7 @@ def terrain() -> Any:
 
 
 def _near(high: tuple[float, ...], both: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """The view of both domains, but no more of the low one than the high one's size to each side."""
+    """The view of both domains, limited to the size of the high one on each side of it."""
     width, height = high[1] - high[0], high[3] - high[2]
     size = max(width, height)
     west, east = max(both[0], high[0] - size), min(both[1], high[1] + size)
@@ -233,13 +233,13 @@ def _near(high: tuple[float, ...], both: tuple[float, ...]) -> tuple[float, floa
 
 
 def _sized(view: tuple[float, float, float, float], width: float, more: float) -> tuple[float, float]:
-    """The size in inches of a map of a view, so wide and neither very flat nor very tall."""
+    """The size in inches of a map with this width, neither very flat nor very tall."""
     shape = (view[3] - view[2]) / (view[1] - view[0])
     return width, width * float(np.clip(shape, 0.4, 1.5)) + more
 
 
 def _dates(ax: Any, start: int, end: int, kind: str) -> None:
-    """Ticks at about seven round dates, in the data's own calendar."""
+    """Ticks at about seven round dates in the calendar of the data."""
     first, last = (int(calendar.label(t, kind)[:4]) for t in (start, end))
     if last - first >= 3:
         every = -(-(last - first) // 8)

@@ -1,4 +1,4 @@
-"""The report of a study: what more GPUs do to the result, its pictures, and the CSV behind each of them."""
+"""The report of a study: how more GPUs affect the result, with pictures and the CSV file behind each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from dsr.files import write_csv
 from dsr.report import study_figures as figures
 from dsr.report import study_words as words
-from dsr.report.pages import Cell, Picture, Row, Table, kept_picture
+from dsr.report.pages import Cell, Picture, Row, Table, saved_picture
 from dsr.report.pages import write as write_page
 from dsr.study.ablation import SEQUENTIAL
 from dsr.study.progress import duration
@@ -27,7 +27,7 @@ TABLES = {  # the columns of each picture's CSV, from the study's groups
 def write(folder: Path, study: Study, rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> Path:
     """Write FOLDER/report/index.html, whole or not at all, tables and pictures beside it; returns the page's path.
 
-    `study` is what study.json holds, `rows` what cells.csv does, and `curves` a line for each validation.
+    `study` is the content of study.json, `rows` that of cells.csv, and `curves` has a line for each validation.
     """
     report = folder / "report"
     report.mkdir(exist_ok=True)
@@ -57,10 +57,10 @@ def write(folder: Path, study: Study, rows: list[dict[str, Any]], curves: list[d
 
 
 def speed_ups(study: Study) -> list[dict[str, Any]]:
-    """Samples per second on N GPUs relative to one: predicted for every cell, measured where ranks were real.
+    """Samples per second on N GPUs relative to one: predicted for every cell, measured on real ranks.
 
-    A proof's two runs do the same work on N ranks and on one device, so their times' ratio is the speed-up; it counts
-    where every rank had a core of its own.
+    The two runs of a proof do the same work on N ranks and on one device, so the ratio of their times is the speed-up;
+    it is used if every rank had its own core.
     """
     lines = []
     for group in study.possible:
@@ -79,69 +79,72 @@ def speed_ups(study: Study) -> list[dict[str, Any]]:
 def _pictures(
     report: Path, study: Study, curves: list[dict[str, Any]], speeds: list[dict[str, Any]]
 ) -> dict[str, Picture | list[Picture | None] | None]:
-    """By the template's names: each picture as an SVG file too, for talks and papers; None where nothing is drawn."""
+    """Pictures by their names in the template, also saved as SVG for talks and papers; None if nothing is drawn."""
     timed = next((proof.data for proof in study.proofs), next(iter(study.data)))
 
-    def kept(figure: Any, name: str, caption: str, table: str) -> Picture | None:
-        return kept_picture(figure, report / f"{name}.svg", caption, (f"{table}.csv", f"{name}.svg"))
+    def saved(figure: Any, name: str, caption: str, table: str) -> Picture | None:
+        return saved_picture(figure, report / f"{name}.svg", caption, (f"{table}.csv", f"{name}.svg"))
 
     return {
         "skill": [
-            kept(
+            saved(
                 figures.skill(study, data),
                 f"skill-{data}",
                 f"{about.label}: test skill of the runs that converged, mean and interval over the seeds. Black: "
-                "the sequential runs' mean; grey: where a single run counts as the same. Long bars leave the axes.",
+                "the mean of the sequential runs; grey: the range in which a single run counts as the same. Long bars "
+                "extend beyond the axes.",
                 "skill",
             )
             for data, about in study.data.items()
         ],
-        "share": kept(
+        "share": saved(
             figures.share(study),
             "share",
-            "How much skill is lost by the share of the training set that one update takes, for data sets of different "
-            "size. The same share of a larger set leaves more updates in an epoch.",
+            "Loss of skill against the share of the training set in one update, for data sets of different size. The "
+            "inverse of the share is the number of updates in an epoch.",
             "skill",
         ),
-        "curves": kept(
+        "curves": saved(
             figures.curves(study, curves),
             "curves",
-            "Skill on validation data at the largest GPU count. Left against the samples really seen, right against "
-            "updates. Lines are medians of the seeds, bands span them, as long as all of them run; below the dashed "
-            "line interpolation is better. Strong scaling lies on the sequential curve wherever it is possible.",
+            "Skill on validation data at the largest GPU count. Left: against samples actually seen; right: against "
+            "updates. Lines are medians over the seeds and bands their range, as long as all of them run; below the "
+            "dashed line, interpolation is better. Strong scaling coincides with the sequential curve wherever it is "
+            "possible.",
             "curves",
         ),
-        "noise": kept(
+        "noise": saved(
             figures.noise(study),
             "noise",
-            "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162) of each run's last updates, median of "
-            "the seeds where it is known, against the effective batch. Above the dashed line, where it is larger than "
-            "the batch, a larger batch still averages out noise; below, it hardly does. As no sample comes twice in an "
-            "epoch, values near the size of the training set or above it only say that noise is nearly all there is.",
+            "The noise scale B = tr(covariance) / |gradient|² (arXiv:1812.06162) over the last updates of each run, "
+            "median over the seeds for which it is known, against the effective batch. Above the dashed line, where it "
+            "is larger than the batch, a larger batch still averages out noise; below it, hardly. Since no sample "
+            "repeats within an epoch, values near or above the size of the training set only mean that the gradient is "
+            "almost pure noise.",
             "noise",
         ),
-        "target": kept(
+        "target": saved(
             figures.target(study),
             "target",
             "Predicted, not measured: updates to the target (median of the seeds that reached it) x the predicted time "
-            "of an update on N GPUs: slots / N x the time of a slot and what an update takes beside its slots, both "
+            "of an update on N GPUs: slots / N x the time of a slot, and the time of an update outside its slots, both "
             f"measured here, and {_wires(study)}. {_slots(study)} A cross at the top means that no more than half "
             "of the seeds reached the target.",
             "target",
         ),
-        "speedup": kept(
+        "speedup": saved(
             figures.speedup(study, [line for line in speeds if line["data"] == timed]),
             "speedup",
             f"{study.data[timed].label}. Samples per second relative to one GPU. Lines are predicted as in the section "
-            f"above; framed markers are measured, with a core of its own for each of at most {study.cores} real ranks "
-            f"that exchange through shared memory. {_held(speeds, timed)}",
+            f"above; framed markers are measured, with one core for each of at most {study.cores} real ranks, which "
+            f"communicate through shared memory. {_measured_speed_ups(speeds, timed)}",
             "speedup",
         ),
     }
 
 
 def _kept(study: Study) -> Table:
-    """The share of one GPU's skill that the best weak arm keeps: data sets and budgets against GPU counts."""
+    """The share of one GPU's skill that the best weak arm keeps, by data set and budget and by GPU count."""
     best = {
         f"{about.label}, {title}": (about, arms)
         for data, about in study.data.items()
@@ -160,8 +163,8 @@ def _kept(study: Study) -> Table:
     return Table(
         ["", *(f"{count} GPUs" for count in counts)],
         rows,
-        "Weak scaling: what the best arm keeps of one GPU's skill (chosen by hindsight, which the intervals do not "
-        "count)",
+        "Weak scaling: the share of one GPU's skill that the best arm keeps (chosen in hindsight, which the intervals "
+        "do not account for)",
         "loose",
     )
 
@@ -172,7 +175,7 @@ def _facts(study: Study) -> str:
 
 
 def _glance(study: Study, data: str) -> list[Table]:
-    """Arms against GPU counts, a table for each budget: mean skill and what it means against one GPU."""
+    """Arms by GPU counts, a table for each budget: mean skill, and its verdict relative to one GPU."""
     about, tables = study.data[data], []
     groups = [g for g in study.groups if g.data == data and g.arm != SEQUENTIAL]
     for budget, title in figures.BUDGETS.items():
@@ -185,8 +188,8 @@ def _glance(study: Study, data: str) -> list[Table]:
             by_count = {g.gpus: g for g in of_budget if g.arm == arm}
             rows.append(Row([study.arms[arm], *(_entry(by_count.get(count)) for count in counts)]))
         mean = sum(about.sequential_skill) / len(about.sequential_skill) if about.sequential_skill else None
-        beside = "" if mean is None else f"; one GPU: {mean:.3f}"
-        tables.append(Table(["GPUs", *map(str, counts)], rows, f"{about.label}, {title}: skill by GPUs{beside}"))
+        reference = "" if mean is None else f"; one GPU: {mean:.3f}"
+        tables.append(Table(["GPUs", *map(str, counts)], rows, f"{about.label}, {title}: skill by GPUs{reference}"))
     return tables
 
 
@@ -197,11 +200,11 @@ def _entry(group: Group | Impossible | None) -> Cell:
 def _chance(study: Study) -> str:
     compared = [g for g in study.possible if g.difference_interval and not g.identical]
     count = (1 - study.definitions.level) * len(compared)
-    return f"Of {len(compared)} comparisons some {count:.0f} would show a difference by chance alone."
+    return f"Of {len(compared)} comparisons, about {count:.0f} would show a difference by chance alone."
 
 
 def _auto(study: Study) -> Table:
-    """What auto chose and took for each data set, against the grid's best cells."""
+    """What auto chose and needed for each data set, relative to the best cells of the grid."""
     rows = []
     for auto in study.auto:
         cells = [f"{study.data[auto.data].label}, at most {auto.gpus} GPUs", words.chosen(auto.runs)]
@@ -217,7 +220,7 @@ def _auto(study: Study) -> Table:
         cells.append(f"{auto.runs[0].probe_updates} updates, {auto.runs[0].probe_samples} samples" if auto.runs else "")
         rows.append(Row(cells))
     head = ["", "batch on GPUs (seeds)", "samples", "grid's best", "ratio", "time (s)", "grid's best", "ratio"]
-    return Table([*head, "the probe before"], rows, "To the target", "loose")
+    return Table([*head, "probe"], rows, "To the target", "loose")
 
 
 def _wires(study: Study) -> str:
@@ -226,12 +229,12 @@ def _wires(study: Study) -> str:
 
 
 def _ratio(compared: Comparison) -> str:
-    """The medians' ratio, and where the single seeds lie: "1.05 (0.76 to 1.33)"."""
+    """The ratio of medians, and the range over seeds: "1.05 (0.76 to 1.33)"."""
     seeds = compared.ratios_by_seed
     return "" if compared.ratio is None else f"{compared.ratio:.2f} ({min(seeds):.2f} to {max(seeds):.2f})"
 
 
-def _held(speeds: list[dict[str, Any]], data: str) -> str:
+def _measured_speed_ups(speeds: list[dict[str, Any]], data: str) -> str:
     """How the measured speed-ups compare with the predicted ones."""
     predicted = {(s["arm"], s["gpus"]): s["speed_up"] for s in speeds if s["data"] == data and s["how"] == "predicted"}
     parts = [
@@ -243,7 +246,7 @@ def _held(speeds: list[dict[str, Any]], data: str) -> str:
 
 
 def _slots(study: Study) -> str:
-    """What a slot of each micro-batch takes here: arms with other micro-batches differ in time for that alone."""
+    """The time of a slot for each micro-batch: arms with different micro-batches differ in time for that reason."""
     texts = []
     for data, about in study.data.items():
         groups = [g for g in study.possible if g.data == data and g.slot_seconds]
@@ -264,13 +267,13 @@ def _impossible(study: Study) -> list[str]:
 
 
 def _failed(rows: list[dict[str, Any]]) -> list[str]:
-    """Runs that failed for another reason than divergence: the report must not hide that they are missing."""
+    """Runs that failed for a reason other than divergence, so that the report does not hide their absence."""
     expected = ("same", "better", "worse", "diverged", "impossible", "unknown")
     return [f"{row['run']}: {row['outcome']}, {row['reason']}" for row in rows if row["outcome"] not in expected]
 
 
 def _flat(group: Group | Impossible, columns: tuple[str, ...]) -> dict[str, Any]:
-    """The columns of a group, an interval as two."""
+    """The columns of a group; an interval becomes two."""
     line = {}
     for column in columns:
         value = getattr(group, column, None)

@@ -1,4 +1,4 @@
-"""The figures of a study, for every eye and for print."""
+"""The figures of a study, accessible and printable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dsr.study.study import Group, Impossible, Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Marker and dash say the same as the colour, for print in black and white.
+# Marker and dash repeat what the colour shows, for printing in black and white.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d", "8")
 DASHES = ("-", "--", "-.", ":")
 BUDGETS = {"epochs": "equal epochs", "updates": "equal updates"}
@@ -47,7 +47,7 @@ def skill(study: Study, data: str) -> Figure:
         means = [g.skill for g in converged if g.skill is not None] + list(about.same or [])
         if means:
             margin = 0.15 * (max(means) - min(means)) + 0.01
-            ax.set_ylim(min(means) - margin, max(means) + margin)  # the intervals of two or three seeds leave it
+            ax.set_ylim(min(means) - margin, max(means) + margin)  # intervals over two or three seeds extend beyond it
         _gpus(ax, of_budget)
         dress(ax, "", "skill over bicubic (1)", f"{about.label}\n{BUDGETS[budget]}")
         ax.tick_params(labelbottom=False)
@@ -59,7 +59,7 @@ def skill(study: Study, data: str) -> Figure:
 def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
     """Learning curves at the most GPUs of each data set, at equal epochs: against samples and against updates.
 
-    The line is the median of the seeds, the band spans them.
+    The line is the median over the seeds, the band their range.
     """
     styles = {SEQUENTIAL: {"color": "black", "marker": "", "linestyle": "-"}, **_styles(study)}
     chosen = {}
@@ -94,7 +94,7 @@ def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
             ax.set_xscale("log")
             plain_ticks(ax.xaxis)
             best = max((line["skill"] for line in lines if line["data"] == data), default=1.0)
-            ax.set_ylim(-0.3 * best, 1.1 * best)  # what has diverged leaves the axes
+            ax.set_ylim(-0.3 * best, 1.1 * best)  # diverged runs extend beyond the axes
             ax.axhline(0, color=REFERENCE, linewidth=1, linestyle="--")
             dress(ax, f"{axis} (number, log scale)", "skill, validation (1)",
                    f"{study.data[data].label}\n{gpus} GPUs, equal epochs")  # fmt: skip
@@ -103,7 +103,7 @@ def curves(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
 
 
 def noise(study: Study) -> Figure | None:
-    """The gradient noise scale against the effective batch; None where no run measured it."""
+    """The gradient noise scale against the effective batch; None if no run measured it."""
     groups = [g for g in _with_sequential(study) if g.noise_scale]
     if not groups:
         return None
@@ -129,7 +129,7 @@ def noise(study: Study) -> Figure | None:
 
 
 def target(study: Study) -> Figure | None:
-    """Predicted seconds to the target against GPUs; a cross at the top where half of the runs or more missed it."""
+    """Predicted seconds to the target against GPUs; a cross at the top if half of the runs or more missed it."""
     groups, styles = _shown(study), _styles(study)
     budgets = _budgets(groups)
     if not any(g.predicted_seconds_to_target for g in groups if isinstance(g, Group)):
@@ -167,10 +167,10 @@ def speedup(study: Study, lines: list[dict[str, Any]]) -> Figure | None:
     for ax, key, label in ((left, "speed_up", "speed-up (1)"), (right, "efficiency", "efficiency (1)")):
         for arm, style in styles.items():
             plain = {**style, "marker": ""}
-            there = [line for line in lines if line["arm"] == arm and line["how"] == "predicted"]
-            ax.plot([p["gpus"] for p in there], [p[key] for p in there], linewidth=1.5, **plain)
-            dots = [line for line in lines if line["arm"] == arm and line["how"] == "measured"]
-            ax.plot([p["gpus"] for p in dots], [p[key] for p in dots], linestyle="", marker=style["marker"],
+            predicted = [line for line in lines if line["arm"] == arm and line["how"] == "predicted"]
+            ax.plot([p["gpus"] for p in predicted], [p[key] for p in predicted], linewidth=1.5, **plain)
+            measured = [line for line in lines if line["arm"] == arm and line["how"] == "measured"]
+            ax.plot([p["gpus"] for p in measured], [p[key] for p in measured], linestyle="", marker=style["marker"],
                     color=style["color"], markersize=10, markeredgecolor="black", zorder=4)  # fmt: skip
         _gpus(ax, study.groups)
         dress(ax, "GPUs", label, "line: predicted; framed marker: measured on real ranks")
@@ -217,7 +217,7 @@ def _shown(study: Study) -> list[Group | Impossible]:
 
 
 def _with_sequential(study: Study) -> list[Group]:
-    """Strong cells are the sequential run: one point stands for them."""
+    """The groups, without strong ones on several GPUs, which are the sequential run again."""
     return [g for g in study.possible if not (g.mode == "strong" and g.gpus > 1)]
 
 
@@ -260,7 +260,7 @@ def _gpus(ax: Any, groups: Iterable[Group | Impossible]) -> None:
 
 
 def _strip(ax: Any, groups: list[Group | Impossible], arms: list[str], styles: dict[str, Any], study: Study) -> None:
-    """A line for each arm with failures: how many of its runs did not converge, or – where a cell is impossible."""
+    """A line for each arm with failures: how many of its runs did not converge, or – if a cell is impossible."""
     for row, arm in enumerate(arms):
         for g in (g for g in groups if g.arm == arm):
             text = "–" if isinstance(g, Impossible) else f"{g.diverged}/{g.runs}" if g.diverged else ""

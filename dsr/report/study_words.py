@@ -1,4 +1,4 @@
-"""A study in plain words: the answer for a forecaster, what each cell shows, and what was not studied."""
+"""A study in words: the answer for a forecaster, what each cell shows, and what was not studied."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dsr.study.study import AutoRun, DataSummary, Group, Impossible, Study
 
 
 def answer(study: Study) -> list[tuple[str, str]]:
-    """The answer in one paragraph, as (what it is about, what the data say of it)."""
+    """The answer as (topic, what the data show)."""
     parts = [
         ("One GPU", _sequential(study)),
         ("Sharing the batch (strong scaling)", _strong(study)),
-        ("Letting the batch grow with the GPUs (weak scaling), in as many epochs", _kept(study, "epochs")),
-        ("Weak scaling with as many updates as one GPU, so N times the computation", _kept(study, "updates")),
+        ("Letting the batch grow with the GPUs (weak scaling), at equal epochs", _kept(study, "epochs")),
+        ("Weak scaling at equal updates, so N times the computation", _kept(study, "updates")),
         ("Runs that did not converge", _failures(study)),
         ("Letting a probe choose batch and GPUs (--mode auto)", _auto(study)),
         ("What this does not show", _limits(study)),
@@ -22,7 +22,7 @@ def answer(study: Study) -> list[tuple[str, str]]:
 
 
 def best_weak(study: Study, data: str, budget: str) -> dict[int, Group | None]:
-    """By GPU count the weak arm with the most skill, chosen by hindsight; None where every arm has runs that fail."""
+    """By GPU count, the weak arm with the most skill, chosen in hindsight; None if every arm has runs that diverge."""
     groups = [g for g in study.possible if (g.data, g.budget, g.mode) == (data, budget, "weak") and g.gpus > 1]
     best: dict[int, Group | None] = {}
     for gpus in sorted({g.gpus for g in groups}):
@@ -34,16 +34,16 @@ def best_weak(study: Study, data: str, budget: str) -> dict[int, Group | None]:
 def kept(group: Group | None, about: DataSummary) -> str:
     """The share of one GPU's skill that a cell keeps, with its interval over the seeds: "83 % (77 to 89)"."""
     if group is None or group.skill is None:
-        return "in every arm runs fail"
-    share = f"{100 * group.skill / _one(about):.0f} %"
+        return "runs fail in every arm"
+    share = f"{100 * group.skill / _sequential_mean(about):.0f} %"
     if group.difference_interval is None:
         return f"{share} (too few seeds)"
-    low, high = (100 * (1 + end / _one(about)) for end in group.difference_interval)
+    low, high = (100 * (1 + end / _sequential_mean(about)) for end in group.difference_interval)
     return f"{share} ({low:.0f} to {high:.0f})"
 
 
 def verdict(group: Group | Impossible) -> str:
-    """What the seeds of one cell show against the sequential run: the table's class, and its symbol's meaning."""
+    """What the seeds of one cell show relative to the sequential run: a CSS class, and a key of SYMBOLS."""
     if isinstance(group, Impossible):
         return "impossible"
     if group.diverged:
@@ -61,9 +61,9 @@ def verdict(group: Group | Impossible) -> str:
 SYMBOLS = {
     "identical": ("≡", "the same weights, bit for bit"),
     "same": ("=", "no difference that these seeds can show"),
-    "worse": ("▼", "worse than the sequential run: the interval of the difference lies below zero"),
-    "better": ("▲", "better than the sequential run: the interval of the difference lies above zero"),
-    "diverged": ("✗", "so many of the runs did not converge; the skill is that of the others"),
+    "worse": ("▼", "worse than the sequential run: the interval of the difference is below zero"),
+    "better": ("▲", "better than the sequential run: the interval of the difference is above zero"),
+    "diverged": ("✗", "this many of the runs did not converge; the skill is that of the others"),
     "impossible": ("–", "impossible"),
     "failed": ("?", "failed for another reason: see cells.csv"),
     "unknown": ("·", "too few seeds to compare"),
@@ -82,24 +82,25 @@ def entry(group: Group | Impossible) -> str:
 
 
 def definitions(study: Study) -> list[str]:
-    """What the words mean, as the ablation file defined them before anything ran."""
+    """The definitions, as fixed in the ablation file before any run."""
     level = f"{100 * study.definitions.level:g} %"
     where = {
-        "prediction": "where one more sequential run would lie (prediction interval)",
-        "confidence": "where the mean of the sequential runs lies (confidence interval)",
+        "prediction": "prediction interval for one more sequential run",
+        "confidence": "confidence interval for the mean of the sequential runs",
     }[study.definitions.same]
     return [
         "Skill is 1 - RMSE / RMSE of bicubic interpolation on the test split, of the network that was best on the "
         "validation split: 0 is interpolation, 1 is perfect. With several variables it is the mean over them.",
-        "Diverged: a loss, gradient or field was not a finite number, or the run's last network is worse than "
-        f"{_floor(study)} on validation data, or its best network is on test data.",
-        f"A single run is the same if its skill lies in the {level} interval of {where}; below it is worse, above "
-        "it better. A cell of several seeds is compared by the interval of the difference of the means (Welch). "
+        "Diverged: a loss, gradient or field was not a finite number, or the last network of the run is worse than "
+        f"{_floor(study)} on validation data, or its best network is worse on test data.",
+        f"A single run is the same if its skill is within the {level} {where}; below, it is worse; above, it is "
+        "better. A cell with several seeds is compared by the interval of the difference of the means (Welch). "
         f"Bars are {level} intervals of the mean (Student's t); shares of failures have {level} Wilson intervals.",
-        "Equal epochs: N GPUs in weak scaling see as many samples as the sequential run, less what does not fill a "
-        "batch at an epoch's end, in 1/N of its updates; auto sees as many as its probe says. Equal updates: N GPUs "
-        "make as many updates, and so see N times the samples. samples_seen in cells.csv is what was really seen.",
-        f"The target of the time to target is {100 * study.definitions.target:g} % of the sequential runs' best skill "
+        "Equal epochs: in weak scaling, N GPUs see as many samples as the sequential run, except for incomplete "
+        "batches at the end of an epoch, in 1/N of its updates; auto sees as many as its probe chose. Equal updates: N "
+        "GPUs make the same number of updates, and see N times the samples. samples_seen in cells.csv is the actual "
+        "number.",
+        f"The time to target refers to {100 * study.definitions.target:g} % of the sequential runs' best skill "
         "on validation data.",
     ]
 
@@ -117,10 +118,10 @@ def _floor(study: Study) -> str:
 
 
 def shared(study: Study) -> list[str]:
-    """Which cells were not run because another is the same computation, and what proves it."""
+    """Which cells were not run because another is the same computation, and the proof."""
     lines = [
         "Strong scaling at any GPU count is the same computation as the sequential run, and every N-GPU run was "
-        "rehearsed on one device, which plays all GPUs' slots. So such cells were run once."
+        "rehearsed on one device, which processes the slots of all GPUs. Such cells were therefore run once."
     ]
     for proof in study.proofs:
         label = study.arms[proof.arm]
@@ -135,16 +136,18 @@ def shared(study: Study) -> list[str]:
         else:
             lines.append(f"{what}: {proof.ranks} real ranks and one device ended with DIFFERENT weights.")
     if not study.proofs:
-        lines.append("No real ranks were run in this study to prove it.")
+        lines.append("No real ranks were run in this study to verify it.")
     if len(study.sources) > 1:
-        lines.append(f"The runs were made by {len(study.sources)} versions of dsr's code (study.json names them).")
+        lines.append(
+            f"The runs were made with {len(study.sources)} versions of the code of dsr (listed in study.json)."
+        )
     return lines
 
 
 def tuning(study: Study) -> list[str]:
     """What was tuned, how, and where the search ended at its edge."""
     if not study.tuning:
-        return ["Nothing was tuned: the learning rate is the experiment's own. An untuned rate can hide everything."]
+        return ["Nothing was tuned: the learning rate is that of the experiment. An untuned rate can hide any effect."]
     lines = []
     for tuned in study.tuning:
         scores = tuned.validation_scores
@@ -152,9 +155,11 @@ def tuning(study: Study) -> list[str]:
         where += f", {tuned.gpus} GPUs, equal {tuned.budget}" if tuned.gpus > 1 else ""
         seeds = f"{len(tuned.seeds)} seed" + ("s" if len(tuned.seeds) > 1 else "")
         tried = ", ".join(f"{rate} ({_scores(values)})" for rate, values in scores.items())
-        edge = ". It lies at the edge of what was tried: a better one may lie beyond" if tuned.at_the_edge else ""
+        edge = (
+            ". It is at the edge of the range that was tried: a better one may be outside" if tuned.at_the_edge else ""
+        )
         if all(None in values for values in scores.values()):
-            edge = ". Every rate diverged with some seed; the lowest was taken"
+            edge = ". Every rate diverged with some seed; the lowest was used"
         lines.append(f"{where}: {tuned.rate:g}, of {tried}; {seeds}{edge}.")
     return lines
 
@@ -165,7 +170,9 @@ def _scores(values: list[float | None]) -> str:
 
 def _sequential(study: Study) -> str:
     reached = [
-        f"{_one(about):.3f} for {about.label}{_unit(about)}" for about in study.data.values() if about.sequential_skill
+        f"{_sequential_mean(about):.3f} for {about.label}{_unit(about)}"
+        for about in study.data.values()
+        if about.sequential_skill
     ]
     return f"skill {'; '.join(reached)}. Skill 1 is perfect, 0 is bicubic interpolation." if reached else ""
 
@@ -174,21 +181,21 @@ def _strong(study: Study) -> str:
     groups = [g for g in study.possible if g.mode == "strong" and g.gpus > 1]
     proofs = [p for p in study.proofs if p.same_bits is not None and p.arm in {g.arm for g in groups}]
     if wrong := [p for p in proofs if not p.same_bits]:
-        return f"it did NOT keep the bits on {wrong[0].gpus} real ranks."
+        return f"it did NOT preserve the bits on {wrong[0].gpus} real ranks."
     same = {data: [g.gpus for g in groups if g.data == data and g.identical] for data in study.data}
     most = {data: max(counts) for data, counts in same.items() if counts}
     if not most or not all(g.identical for g in groups):
         return "it is not the same computation as one GPU here: see the tables." if groups else ""
     real = max((p.ranks for p in proofs), default=0)
-    how = f"checked on up to {real} real ranks" if real else "by its arithmetic; not checked on real ranks here"
+    how = f"checked on up to {real} real ranks" if real else "by construction; not checked on real ranks here"
     widest = max(most.values())
     fewer = ", ".join(f"{study.data[data].label}: {count}" for data, count in most.items() if count < widest)
-    upto = f"{widest} GPUs" + (f" ({fewer})" if fewer else "")
-    return f"it loses nothing. Up to {upto} the network is the one that one GPU trains, bit for bit ({how})."
+    up_to = f"{widest} GPUs" + (f" ({fewer})" if fewer else "")
+    return f"it loses nothing. Up to {up_to}, the network is identical to that of one GPU, bit for bit ({how})."
 
 
 def _kept(study: Study, budget: str) -> str:
-    """For each data set what the best weak arm keeps at the most GPUs."""
+    """For each data set, what the best weak arm keeps at the largest GPU count."""
     texts = []
     for data, about in study.data.items():
         best = best_weak(study, data, budget)
@@ -198,16 +205,16 @@ def _kept(study: Study, budget: str) -> str:
     if not texts:
         return ""
     level = f"{100 * study.definitions.level:g} %"
-    return f"the best arm, chosen by hindsight, keeps of one GPU's skill ({level} interval): {'; '.join(texts)}."
+    return f"the best arm (chosen in hindsight) keeps, of one GPU's skill ({level} interval): {'; '.join(texts)}."
 
 
-def _one(about: DataSummary) -> float:
-    """The sequential runs' mean skill."""
+def _sequential_mean(about: DataSummary) -> float:
+    """The mean skill of the sequential runs."""
     return sum(about.sequential_skill) / len(about.sequential_skill)
 
 
 def _failures(study: Study) -> str:
-    """How many weak runs did not converge, over everything that the study tried, and in how many cells most did not."""
+    """How many weak runs did not converge, over the whole study, and in how many cells most did not."""
     sentences = []
     for budget, failures in study.failures.items():
         if failures.runs:
@@ -224,7 +231,7 @@ def _failures(study: Study) -> str:
 
 
 def _auto(study: Study) -> str:
-    """Its samples and its predicted time to the target against the best cell of the grid, by data set."""
+    """Samples and predicted time to the target relative to the best cell of the grid, by data set."""
     texts = []
     for auto in study.auto:
         label = study.data[auto.data].label
@@ -238,8 +245,8 @@ def _auto(study: Study) -> str:
     if not texts:
         return ""
     return (
-        "to the target it took, against the grid's best cells (chosen by hindsight, for samples and for predicted time "
-        "apart; its probe not counted): "
+        "to reach the target it needed, relative to the best cells of the grid (chosen in hindsight, separately for "
+        "samples and predicted time; without its probe): "
         f"{'; '.join(texts)}."
     )
 
@@ -247,21 +254,23 @@ def _auto(study: Study) -> str:
 def _limits(study: Study) -> str:
     seeds = max((g.runs for g in study.groups), default=0)
     tuned = "was tuned on validation data first" if study.tuning else "was not tuned"
-    retuned = {rate.arm for rate in study.tuning if rate.gpus > 1}
-    again = "it was tuned anew at every batch in the arm that says so" if retuned else "it was not tuned anew"
-    longer = {g.arm for g in study.groups if g.budget == "updates"}
+    tuned_arms = {rate.arm for rate in study.tuning if rate.gpus > 1}
+    weak_rate = "it was tuned again at every batch in the arm that says so" if tuned_arms else "it was not tuned again"
+    equal_updates = {g.arm for g in study.groups if g.budget == "updates"}
     weak = {g.arm for g in study.groups if g.mode == "weak"}
-    left = f" Equal updates were tried with {len(longer & weak)} of {len(weak)} weak arms." if longer else ""
+    extra = (
+        f" Equal updates were tried with {len(equal_updates & weak)} of {len(weak)} weak arms." if equal_updates else ""
+    )
     return (
-        f"it is one network, {seeds} seeds, and these data. The sequential learning rate "
-        f"{tuned}; with more GPUs {again}, nothing else was.{left} Times on many GPUs are predicted, not measured."
+        f"anything beyond one network, {seeds} seeds and these data. The sequential learning rate {tuned}; "
+        f"with more GPUs {weak_rate}, and nothing else was.{extra} Times on many GPUs are predicted, not measured."
     )
 
 
 def _unit(about: DataSummary) -> str:
-    """The sequential run's RMSE and bicubic's, where there is one variable."""
+    """The RMSE of the sequential run and of bicubic interpolation, if there is one variable."""
     if not about.bicubic or not about.sequential_rmse or not about.units or len(about.sequential_rmse) != 1:
         return ""
     ((name, rmse),) = about.sequential_rmse.items()
     unit = about.units[name]
-    return f" (RMSE {rmse:.3f} {unit}, interpolation's {about.bicubic[name]:.3f} {unit})"
+    return f" (RMSE {rmse:.3f} {unit}, interpolation {about.bicubic[name]:.3f} {unit})"

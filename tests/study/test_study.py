@@ -187,7 +187,7 @@ def test_the_report_stands_alone_and_answers_in_plain_words(finished):
     weak = [line["outcome"] for line in lines(finished[0]) if line["mode"] == "weak" and line["gpus"] == "2"]
     assert f"{weak.count('diverged')} of 3 weak runs at equal epochs (1 were not finite" in page
     assert "2 real ranks and one device ended with the same weights" in page
-    assert page.index("What more GPUs do") < page.index("At a glance") < page.index("What the words mean")
+    assert page.index("How more GPUs affect") < page.index("At a glance") < page.index("Definitions")
     for name in ("skill", "curves", "noise", "target", "speedup"):
         assert f" {name}.csv" in page or name in ("noise", "target")  # with nothing to draw
         assert (finished[0] / "report" / f"{name}.csv").exists()

@@ -119,7 +119,7 @@ def test_missing_truth_is_masked_for_every_method(tmp_path):
     assert result.variables["t"].rmse["network"] < 1e-4
     bad, _ = evaluate.score(holed, lambda *b: np.full_like(perfect(*b), np.nan), features(holed), "test")
     assert "network" not in bad.variables["t"].rmse and bad.variables["t"].winner == "ridge"
-    assert "the network gives no value" in words.headlines(bad)[0]
+    assert "the network has no value" in words.headlines(bad)[0]
 
 
 def test_a_split_by_region_scores_its_own_points_only(tmp_path):
