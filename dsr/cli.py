@@ -16,7 +16,7 @@ FILE = click.Path(path_type=Path)
 EXISTING = click.Path(path_type=Path, exists=True)
 CONFIG = click.argument("config", type=FILE, required=False)
 DATA = click.option(
-    "--data", "store", metavar="STORE", help="The store; by default the config's, or the built-in data."
+    "--data", "store", metavar="STORE", help="The store to use; by default the config's, or the built-in data."
 )
 SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of the config.")
 
@@ -34,7 +34,7 @@ ALLOW = click.option(
     metavar="PACKAGE",
     expose_value=False,
     callback=_allow,
-    help="Let components of yours that the run names be imported from this package.",
+    help="Allow custom components that the run names to be imported from this package.",
 )
 
 
@@ -47,15 +47,15 @@ def _include(context: click.Context, option: click.Parameter, names: tuple[str, 
             (METRICS if option.name == "metric" else BASELINES).include(name)
 
 
-def _own(kind: str) -> Any:
-    """The option that adds a metric or baseline of the user's own."""
-    help = f"A {kind} of your own besides those of dsr."
-    named: Any = {"metavar": "PACKAGE.MODULE:CLASS", "expose_value": False, "callback": _include}
-    return click.option(f"--{kind}", multiple=True, help=help, **named)
+def _custom(kind: str) -> Any:
+    """The option that adds a custom metric or baseline."""
+    help = f"A custom {kind}, in addition to those of dsr."
+    settings: Any = {"metavar": "PACKAGE.MODULE:CLASS", "expose_value": False, "callback": _include}
+    return click.option(f"--{kind}", multiple=True, help=help, **settings)
 
 
 class Guarded(click.Group):
-    """Turns exceptions into one or two lines and an exit code: 2 what the user gave is wrong, 1 everything else."""
+    """Turns exceptions into one or two lines and an exit code: 2 for wrong input, 1 for everything else."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -75,12 +75,12 @@ class Guarded(click.Group):
 
 
 class LauncherOption(click.Option):
-    """Its help is the table of launchers, which is imported only when help is asked for."""
+    """An option whose help lists the launchers, which are imported only when help is shown."""
 
     def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
         from dsr.cluster.launchers import LAUNCHERS
 
-        self.help = f"{', '.join(LAUNCHERS.table)}, or your own as package.module:Class."
+        self.help = f"{', '.join(LAUNCHERS.table)}, or a custom one as package.module:Class."
         return super().get_help_record(context)
 
 
@@ -104,13 +104,13 @@ def demo(run_dir: Path) -> None:
 
 @main.group()
 def data() -> None:
-    """Make and look at stores: paired low- and high-resolution fields."""
+    """Create and inspect stores: paired low- and high-resolution fields."""
 
 
 @data.command()
 @click.argument("store", type=FILE)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--control", is_flag=True, help="Flat terrain and no moisture: nearly linear, as a check.")
+@click.option("--control", is_flag=True, help="Flat terrain and no moisture: a nearly linear model, as a check.")
 def simulate(store: Path, seed: int, control: bool) -> None:
     """Run the built-in physical model at both resolutions and write a paired STORE."""
     from dsr.data.simulate import Settings
@@ -124,30 +124,34 @@ def simulate(store: Path, seed: int, control: bool) -> None:
 @click.option("--low", multiple=True, metavar="GLOB", help="Low-resolution archive (quote the glob; repeatable).")
 @click.option("--static", multiple=True, metavar="FILE", help="Static fields on the high grid.")
 @click.option("--factor", type=int, help="Coarsen by this factor to get the low fields.")
-@click.option("--pairing", type=click.Choice(["same-run", "valid-time"]), help="Needed only where both would fit.")
+@click.option("--pairing", type=click.Choice(["same-run", "valid-time"]), help="Needed only if both are possible.")
 @click.option("--split", type=click.Choice(["time", "region"]), help="By initial time (the default) or by boxes.")
-@click.option("--gap", type=float, metavar="HOURS", help="Left out between splits, beyond the longest lead.")
-@click.option("--root", type=EXISTING, metavar="DIR", help="Where a recipe's files are; by default beside the recipe.")
+@click.option(
+    "--gap", type=float, metavar="HOURS", help="Left out between splits, in addition to the longest lead time."
+)
+@click.option(
+    "--root", type=EXISTING, metavar="DIR", help="Folder of a recipe's files; by default the recipe's folder."
+)
 @click.option("-o", "--output", type=FILE, metavar="STORE", help="The new store; not needed with --dry-run.")
 @click.option("--dry-run", is_flag=True, help="Show grids, pairs and dropped times; write nothing.")
-@click.option("--append", is_flag=True, help="Add the later runs that the STORE lacks; readers see the old or the new.")
+@click.option("--append", is_flag=True, help="Add later runs that the STORE lacks, in one step for its readers.")
 def prepare(**options: Any) -> None:
-    """Turn archives (NetCDF, GRIB, Zarr) into a paired store, by options or by a RECIPE.json."""
+    """Turn archives (NetCDF, GRIB, Zarr) into a paired store, with options or a RECIPE.json."""
     if options["output"] is None and not options["dry_run"]:
-        raise UserError("-o STORE is missing: where the store is to be written")
+        raise UserError("-o STORE is missing: give the path of the new store")
     click.echo(dsr.prepare(**options))
 
 
 @data.command()
 @click.argument("store", type=str)
 @click.option("--html", is_flag=True, help="Also write a page that shows whether low and high match: STORE.html.")
-@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the page goes, if not beside the store.")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Path of the page; by default beside the store.")
 def info(store: str, html: bool, output: Path | None) -> None:
     """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""
     from dsr.data.info import describe
 
     if output is not None and not html:
-        raise UserError("-o FILE is where the page goes: give --html too")
+        raise UserError("-o FILE is the path of the page: add --html")
     click.echo(describe(store))
     if html:
         from dsr.report import store as page
@@ -157,12 +161,12 @@ def info(store: str, html: bool, output: Path | None) -> None:
 
 @main.command()
 @CONFIG
-@click.option("--gpus", default="1,2,4,8,16,32", show_default=True, help="GPU counts, with commas between.")
+@click.option("--gpus", default="1,2,4,8,16,32", show_default=True, help="GPU counts, separated by commas.")
 @DATA
 @SET
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--check", is_flag=True, help="Train a little on 1 and 2 ranks: do they end with the same bits?")
-@click.option("--schema", is_flag=True, help="Print the JSON schema of a config, for an editor.")
+@click.option("--check", is_flag=True, help="Train briefly on 1 and on 2 ranks: both must end with the same bits.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of a config, for use in an editor.")
 def plan(
     config: Path | None,
     gpus: str,
@@ -172,7 +176,7 @@ def plan(
     check: bool,
     schema: bool,
 ) -> None:
-    """The derived numbers of every mode side by side, and which cells cannot be and why."""
+    """Show the derived numbers of every mode side by side, and what is impossible and why."""
     if schema:
         from dsr.config import json_schema
 
@@ -190,25 +194,27 @@ def plan(
 
 @main.command()
 @CONFIG
-@click.option("--gpus", type=int, help="How many GPUs; by default 1. For auto the most to take; all here.")
+@click.option(
+    "--gpus", type=int, help="Number of GPUs, by default 1; with --mode auto the most to use, by default all."
+)
 @click.option(
     "--mode",
     type=click.Choice(["sequential", "strong", "weak", "auto"]),
-    help="By default strong; auto measures first, and chooses batch and GPUs.",
+    help="By default strong; auto measures first, then chooses batch and GPUs.",
 )
 @DATA
 @click.option("--run-dir", type=FILE, help="The run's folder; by default runs/CONFIG-MODE-GPUS.")
 @SET
-@click.option("--devices", type=int, default=0, help="Devices to use; fewer than --gpus: a rehearsal.")
+@click.option("--devices", type=int, default=0, help="Devices to use; fewer than --gpus means a rehearsal.")
 @click.option("--strict", is_flag=True, help="Refuse to rehearse.")
 @click.option("--hostfile", type=EXISTING, help="Hosts and their devices: lines such as worker-0 slots=4.")
 @click.option("--launcher", default="", cls=LauncherOption)
-@click.option("--launcher-args", default="", help="Passed to that launcher.")
+@click.option("--launcher-args", default="", help="Arguments for the launcher.")
 @click.option("--include", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @click.option("--exclude", default="", metavar="HOST:0,1@HOST", help="DeepSpeed's filter of devices.")
 @ALLOW
-@click.option("--resume", is_flag=True, help="Go on from the folder's last checkpoint.")
-@click.option("--force", is_flag=True, help="Replace a run that is there; with --resume, go on though it changed.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in the folder.")
+@click.option("--force", is_flag=True, help="Replace an existing run; with --resume, continue despite changes.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact command; start nothing.")
 def launch(config: Path | None, **options: Any) -> None:
     """Train on --gpus GPUs: the deepspeed launcher, wrapped."""
@@ -222,11 +228,11 @@ def launch(config: Path | None, **options: Any) -> None:
 @DATA
 @ALLOW
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@_own("metric")
-@_own("baseline")
+@_custom("metric")
+@_custom("baseline")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
-    """Skill of a RUN's network against every baseline; writes the run's report."""
+    """Score a RUN's network against every baseline and write the run's report."""
     from dsr.report import evaluation as report
     from dsr.report.evaluation_words import table as skill_table
     from dsr.verify import evaluate
@@ -240,7 +246,7 @@ def evaluate(run: Path, store: str | None, split: str, as_json: bool) -> None:
 @click.argument("run", type=FILE)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, required=True, help="A new .nc file or .zarr folder.")
-@click.option("--fill", is_flag=True, help="Replace missing input values by the training mean.")
+@click.option("--fill", is_flag=True, help="Replace missing input values with the training mean.")
 @click.option("--grid", type=EXISTING, help="A file on another high-resolution grid to predict on.")
 @click.option("--static", type=EXISTING, help="The static fields on that grid.")
 @ALLOW
@@ -257,12 +263,12 @@ def predict(
 @click.argument("file", type=EXISTING)
 @click.option("--run-dir", type=FILE, help="The study's folder; by default runs/FILE.")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at once; by default one per core.")
-@click.option("--quick", is_flag=True, help="The smaller study that FILE's section quick describes.")
-@click.option("--submit", type=click.Choice(["slurm"]), help="Hand the runs to Slurm as job arrays.")
-@click.option("--cell", type=int, metavar="K", help="Run cell K only, as a task of such an array.")
+@click.option("--quick", is_flag=True, help="Run the smaller study in the section quick of FILE.")
+@click.option("--submit", type=click.Choice(["slurm"]), help="Submit the runs to Slurm as job arrays.")
+@click.option("--cell", type=int, metavar="K", help="Run only cell K, as a task of such an array.")
 @click.option("--dry-run", is_flag=True, help="List the cells, or the Slurm scripts; start nothing.")
 def ablate(file: Path, **options: Any) -> None:
-    """Every run of an ablation FILE: what more GPUs do to the result, as tables and a report."""
+    """Run every cell of an ablation FILE: how more GPUs affect the result, as tables and a report."""
     from dsr.study.ablate import ablate
 
     sys.exit(ablate(file, **options))
@@ -270,7 +276,7 @@ def ablate(file: Path, **options: Any) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Accelerator, launchers, backends, versions, and whose the command `dsr` is (mended where it is not ours)."""
+    """Check accelerator, launchers, backends, versions, and that the command `dsr` is ours (repaired if not)."""
     from dsr.cluster.doctor import examine
 
     show(examine())
@@ -285,7 +291,7 @@ def gpu_counts(text: str) -> list[int]:
 
 
 def show(what: Any) -> None:
-    """Print text as it is, or a rich table."""
+    """Print plain text or a rich table."""
     if isinstance(what, str):
         click.echo(what)
     else:
