@@ -1,4 +1,4 @@
-"""A trained network over a whole domain: from the forecast that a user has to a CF file. Needs no deepspeed."""
+"""A trained network applied to a whole domain: from a user's forecast to a CF file. Does not need deepspeed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def load(model_folder: Path) -> Network:
 def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
     """The network for these features, with these parameters; its buffers, which training never changes, are as built.
 
-    Raises UserError where the description names what is no network here, or one of other parameters.
+    Raises UserError if the description names an unknown network, or one with other parameters.
     """
     import torch
 
@@ -112,17 +112,17 @@ def predict(
 ) -> str:
     """Downscale every forecast of `inputs` (paths, globs, URLs) with RUN/model; write `output` (.nc or .zarr).
 
-    The input holds the training's low variables, under their names or the recipe's, at any times and leads, on the
-    training's low grid; or, where training coarsened its input, as fine as the high grid: it is then coarsened too.
-    A network trained on an ensemble takes its members together; any other predicts each member separately. The files
-    `grid` and `static` take the network to another high grid. Fields are read and written one by one.
+    The input has the low variables of training, under their names or the recipe's, at any times and lead times, on the
+    low grid of training; or, if training coarsened its input, on a grid as fine as the high one: it is then coarsened
+    too. A network trained on an ensemble uses all members together; any other predicts each member separately. The
+    files `grid` and `static` apply the network to another high grid. Fields are read and written one by one.
 
-    Returns a summary for people. Raises UserError where the input or the output path is wrong, OSError where
-    reading or writing fails later; `output` is whole or absent afterwards.
+    Returns a summary. Raises UserError if the input or the output path is wrong, OSError if reading or writing fails
+    later; afterwards, `output` is either complete or absent.
     """
     outputs.check(output)
     if static and not grid:
-        raise UserError("--static goes with --grid: for its own domain the network has its static fields")
+        raise UserError("--static needs --grid: for the domain of training, the network has its static fields")
     network = load(Run(run).model)
     archive = _open(network, functools.partial(open_archive, inputs))
     forecast = Forecast.of(run, network, archive, fill=fill, grid=grid, static=static)
@@ -136,21 +136,21 @@ def predict(
 
 
 def downscaler(run: Path | str) -> Callable[[xr.Dataset], xr.Dataset]:
-    """The trained network of a run's folder, as a function from a low-resolution dataset to a high-resolution one.
+    """The trained network of a run as a function from a low-resolution dataset to a high-resolution one.
 
-    The dataset that goes in holds the training's low variables as `dsr predict` takes them: [member,] time, y, x, in
-    any units that convert. What comes out is what `dsr predict` writes: float32 ([realization,] time, y, x) in the
-    training's units, with CF attributes. Where the input has dask arrays the output has them too, one chunk for each
-    forecast, and nothing is read or computed before it is asked for. What may be wrong is a UserWarning.
+    The input dataset has the low variables of training, as for `dsr predict`: [member,] time, y, x, in any compatible
+    units. The output is what `dsr predict` writes: float32 ([realization,] time, y, x) in the units of training, with
+    CF attributes. If the input has dask arrays, so has the output, one chunk per forecast, and nothing is read or
+    computed before it is needed. Doubts about the input are UserWarnings.
 
-    Raises UserError where there is no trained network, or the dataset does not fit it.
+    Raises UserError if there is no trained network, or the dataset does not fit it.
 
     >>> import dsr
     >>> low = dsr.open_store("small.zarr")["low"].to_dataset().isel(sample=slice(3)).swap_dims(sample="time")
     >>> high = dsr.load("runs/small")(low)
     >>> dict(low["t2m"].sizes)
     {'time': 3, 'member': 2, 'y': 6, 'x': 6}
-    >>> dict(high["t2m"].sizes)  # this network was trained on the ensemble, and takes its members together
+    >>> dict(high["t2m"].sizes)  # this network was trained on the ensemble, and uses its members together
     {'time': 3, 'y': 24, 'x': 24}
     """
     network = load(Run(Path(run)).model)
@@ -168,7 +168,7 @@ def downscaler(run: Path | str) -> Callable[[xr.Dataset], xr.Dataset]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Low-resolution forecasts and the network that downscales them, one time and lead after the other."""
+    """Low-resolution forecasts and the network that downscales them, one valid time of one run after the other."""
 
     run: Path
     network: Network  # for the grid `high`
@@ -176,7 +176,7 @@ class Forecast:
     archive: AnyArchive
     high: Grid
     factor: int  # by which the input is coarsened
-    part: tuple[Any, Any]  # rows and columns of the low grid that the network takes
+    part: tuple[Any, Any]  # rows and columns of the low grid that the network uses
     order: np.ndarray  # (time) int64: the archive's frames
     reach: Reach
 
@@ -191,7 +191,7 @@ class Forecast:
         grid: Path | None = None,
         static: Path | None = None,
     ) -> Forecast:
-        """Raises UserError where the archive does not fit the network, or the network that grid."""
+        """Raises UserError if the archive does not fit the network, or the network does not fit the grid."""
         domain = network.domain
         features = replace(network.features, fill=fill or network.features.fill, calendar=archive.calendar)
         high = open_archive([str(grid)], static=True).grid if grid else domain.high
@@ -200,7 +200,7 @@ class Forecast:
         part = (slice(None), slice(None)) if grid else _part(domain.low, low_grid, archive.name)
         module = network.module
         if grid:
-            features = _elsewhere(network, features, high, low_grid, static)
+            features = _for_grid(network, features, high, low_grid, static)
             module = _module(network.description, features, network.module.state_dict())
         fitted = replace(network, features=features, module=module)
         order = _order(archive)
@@ -208,18 +208,18 @@ class Forecast:
 
     @property
     def members(self) -> list[int] | None:
-        """The numbers of the output's members; None where it has none."""
+        """The member numbers of the output; None if it has none."""
         archive = self.archive
         return None if self.network.features.ensemble or archive.members is None else _numbers(archive.members)
 
     @functools.cached_property
     def cells(self) -> np.ndarray | None:
-        """(y, x) areas of the input's cells, where it is coarsened."""
+        """(y, x) areas of the input's cells, if it is coarsened."""
         return self.archive.grid.area() if self.factor > 1 else None
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The output, as `dsr.data.output.describe` takes it."""
+        """The output, as keywords of `dsr.data.output.describe`."""
         return {
             "grid": self.high,
             "variables": self.network.features.high,
@@ -232,12 +232,12 @@ class Forecast:
         }
 
     def fields(self, i: int) -> np.ndarray:
-        """(variable, [member,] y, x) float32 of the i-th time. Raises UserError for values that cannot be."""
+        """(variable, [member,] y, x) float32 of the i-th time. Raises UserError for impossible values."""
         archive, frame = self.archive, int(self.order[i])
         low = archive.read(frame)
         low = low if self.cells is None else block_mean(low, self.cells, self.factor)
         if self.network.features.ensemble and archive.members is None:
-            low = low[None]  # one forecast is its own control, and its own mean
+            low = low[None]  # a single forecast is both control and mean
         rows, columns = self.part
         low = low[..., rows, columns] if self.members else low[None, ..., rows, columns]
         self.reach.add(low)
@@ -275,7 +275,7 @@ class Forecast:
         return xr.decode_cf(coordinates.assign(values), decode_timedelta=True)
 
     def summary(self) -> str:
-        """What the output holds, in a few lines for people."""
+        """A summary of the output in a few lines."""
         archive, names = self.archive, ", ".join(v.name for v in self.network.features.high)
         runs, leads = np.unique(archive.init_time), archive.lead_time / 3600
         lines = [
@@ -284,7 +284,7 @@ class Forecast:
             f"leads: {leads.min():g} to {leads.max():g} h; members: {len(archive.members or [0])}",
         ]
         if self.factor > 1:
-            lines.append(f"the input was coarsened x{self.factor}, as in training")
+            lines.append(f"the input was coarsened by {self.factor}, as in training")
         lines += [f"times left out: {len(frames)} ({why})" for why, frames in archive.dropped.items()]
         return "\n".join(lines)
 
@@ -295,7 +295,7 @@ class Forecast:
 
 
 def _open(network: Network, opened: Callable[..., Archive]) -> AnyArchive:
-    """The network's low variables, read as the training's recipe says and in the training's units."""
+    """The network's low variables, read by the recipe of training and in its units."""
     features, domain = network.features, network.domain
     archives = [
         opened(choices, accept_key_as_name=True, **domain.low_options(number))
@@ -303,51 +303,51 @@ def _open(network: Network, opened: Callable[..., Archive]) -> AnyArchive:
     ]
     archive = archives[0] if len(archives) == 1 else Joined(archives)
     if features.spread and archive.members is None:
-        raise UserError(f"{archive.name}: a single forecast; the network sees the spread of an ensemble's members")
+        raise UserError(f"{archive.name}: a single forecast, but the network uses the spread of an ensemble")
     return archive
 
 
 def _numbers(members: list[int | str]) -> list[int]:
-    """What a file's realization holds: the members' numbers, or counts where they have names."""
+    """The values of realization: member numbers, or counts if members have names."""
     return [number if isinstance(number, int) else i for i, number in enumerate(members)]
 
 
 def _coarsening(domain: Domain, given: Grid, high: Grid) -> int:
-    """What to coarsen the input by: the training's factor where that coarsened, and the input is as fine as `high`."""
-    step = np.median(np.abs(np.diff(high.index_on(given)[0], axis=0)))  # from one high row to the next
+    """The factor to coarsen the input by: that of training if it coarsened, and the input is as fine as `high`."""
+    step = np.median(np.abs(np.diff(high.index_on(given)[0], axis=0)))  # between high rows
     return domain.factor if domain.coarsened and step > domain.factor**-0.5 else 1
 
 
 def _part(wanted: Grid, given: Grid, name: str) -> tuple[Any, Any]:
-    """The rows (n, 1) and columns (n) of the grid `given` that are `wanted`; it may reach further or run otherwise.
+    """The rows (n, 1) and columns (n) of the grid `given` that form `wanted`; it may be larger or in another direction.
 
-    Raises UserError where the points of `wanted` are not there, side by side.
+    Raises UserError if the points of `wanted` are not all there, side by side.
     """
     index = wanted.index_on(given)
     rows, columns = np.rint(index[0][:, 0]).astype(int), np.rint(index[1][0]).astype(int)
-    off = max(np.abs(index[0] - rows[:, None]).max(), np.abs(index[1] - columns).max())
+    offset = max(np.abs(index[0] - rows[:, None]).max(), np.abs(index[1] - columns).max())
     steps = [np.abs(np.diff(rows)), np.abs(np.diff(columns))]
     if given.period is not None:
         columns %= given.period
         steps[1] = np.minimum(steps[1], given.period - steps[1])
     inside = all(i.min() >= 0 and i.max() < size for i, size in zip((rows, columns), given.shape, strict=True))
-    if off > EDGE or not inside or any(np.any(step != 1) for step in steps):
+    if offset > EDGE or not inside or any(np.any(step != 1) for step in steps):
         raise UserError(
-            f"{name}: lies on {given.describe()}, but the network was trained on {wanted.describe()}; "
-            "--grid and --static take it to another domain"
+            f"{name}: is on {given.describe()}, but the network was trained on {wanted.describe()}; "
+            "--grid and --static apply it to another domain"
         )
     return rows[:, None], columns
 
 
-def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, static: Path | None) -> Features:
-    """The features on another high grid, from another low grid. Raises UserError where that cannot be."""
+def _for_grid(network: Network, features: Features, high: Grid, low: Grid, static: Path | None) -> Features:
+    """The features on another high grid, from another low grid. Raises UserError if that is impossible."""
     if NETWORKS.make(network.description["network"]).is_local:
-        raise UserError("the network learned values for each place of its domain (dsr.model), so --grid cannot be")
+        raise UserError("the network learned values for each point of its domain (dsr.model), so --grid is impossible")
     if features.static and not static:
         raise UserError(f"--grid needs --static: a file with {', '.join(v.name for v in features.static)} on that grid")
     index = high.index_on(low)
     if not low.covers(index).all():
-        raise UserError(f"--grid covers {high.extent()}, which the input does not: {low.extent()}")
+        raise UserError(f"--grid covers {high.extent()}, but the input only {low.extent()}")
     fields = np.zeros((0, *high.shape), np.float32)
     if features.static:
         (choices,) = network.domain.choices("static", features.static)
@@ -366,13 +366,13 @@ def _elsewhere(network: Network, features: Features, high: Grid, low: Grid, stat
 
 
 def _order(archive: AnyArchive) -> np.ndarray:
-    """The frames by valid time, where no two runs verify at the same time; otherwise by run."""
+    """The frames by valid time, if no two runs have the same; otherwise by run."""
     valid = archive.init_time + archive.lead_time
     return np.argsort(valid) if len(np.unique(valid)) == len(valid) else np.arange(len(valid))
 
 
 def _bounds(network: Network, archive: AnyArchive, order: np.ndarray) -> np.ndarray | None:
-    """(frame, 2) int64 seconds between which sums, means and extremes of the output hold; None where it has none."""
+    """(frame, 2) int64 seconds between which sums, means and extremes of the output are taken; None if it has none."""
     covering = [v.name for v in network.features.high if outputs.covers_period(v)]
     if not covering:
         return None

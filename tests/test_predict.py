@@ -353,7 +353,7 @@ def test_input_as_fine_as_the_high_grid_is_coarsened_where_training_coarsened(ma
         lambda d: d.assign({name: (d[name].dims, means[name], d[name].attrs) for name in means}),
     )
     run = make_run(recipe=recipe)
-    assert "coarsened x4" in predict.predict(run, [str(fine)], tmp_path / "from_fine.nc")
+    assert "coarsened by 4" in predict.predict(run, [str(fine)], tmp_path / "from_fine.nc")
     assert "coarsened" not in predict.predict(run, [str(coarse)], tmp_path / "from_coarse.nc")
     xr.testing.assert_allclose(opened(tmp_path / "from_fine.nc")["t"], opened(tmp_path / "from_coarse.nc")["t"])
     with pytest.raises(UserError, match="the network was trained on 6 x 6"):
@@ -384,14 +384,14 @@ def test_another_domain(make_run, tmp_path, elsewhere):
 
 def test_another_domain_is_refused_where_it_cannot_be(make_run, tmp_path, elsewhere):
     low, static, out = [str(elsewhere["low"])], elsewhere["static"], tmp_path / "high.nc"
-    with pytest.raises(UserError, match="learned values for each place"):
+    with pytest.raises(UserError, match="learned values for each point"):
         predict.predict(make_run(place=True), low, out, grid=static, static=static)
     with pytest.raises(UserError, match="needs --static: a file with h"):
         predict.predict(make_run(), low, out, grid=static)
-    with pytest.raises(UserError, match="--static goes with --grid"):
+    with pytest.raises(UserError, match="--static needs --grid"):
         predict.predict(make_run(), low, out, static=static)
     far = change(static, lambda d: d.assign_coords(x=d["x"] + 2, longitude=d["longitude"] + 2))
-    with pytest.raises(UserError, match="which the input does not"):
+    with pytest.raises(UserError, match="but the input only"):
         predict.predict(make_run(), low, out, grid=far, static=far)
     assert not out.exists()
 

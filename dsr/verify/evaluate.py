@@ -1,4 +1,4 @@
-"""Scores a trained network and every baseline on a split of a store, and says in plain words who wins."""
+"""Scoring of a trained network and every baseline on a split of a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dsr.verify.training import Training
 if TYPE_CHECKING:
     from dsr.data.features import Features
 
-PICTURED = 32  # SSIM and spectra are means over at most so many samples, evenly spaced: they cost the most
+PICTURED = 32  # SSIM and spectra, the most expensive, are means over at most this many evenly spaced samples
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -77,28 +77,28 @@ def _check_fits(store: Store, features: Features, run: Path) -> None:
         lacking = {v.name for v in wanted} - {v.name for v in there}
         if lacking:
             raise UserError(
-                f"{store.path}: a store of another run: {group} lacks {', '.join(sorted(lacking))}, which {run} uses"
+                f"{store.path}: does not fit this run: {group} lacks {', '.join(sorted(lacking))}, which {run} uses"
             )
     if features.ensemble != (store.members is not None):
         how = "with" if features.ensemble else "without"
-        raise UserError(f"{store.path}: a store of another run: {run} was trained {how} members")
+        raise UserError(f"{store.path}: does not fit this run: {run} was trained {how} members")
     if features.seasonal and features.calendar != store.calendar:
         raise UserError(
-            f"{store.path}: a store of another run: its calendar is {store.calendar}, {run} was trained on "
+            f"{store.path}: does not fit this run: its calendar is {store.calendar}, {run} was trained on "
             f"{features.calendar}"
         )
     same = features.low_shape == tuple(store.low_shape) and features.shape == tuple(store.shape)
     if not same or not all(np.allclose(a, b) for a, b in zip(features.low_index, store.low_index, strict=True)):
         raise UserError(
-            f"{store.path}: a store of another run: its grids are {store.low_shape} and {store.shape}, "
-            f"those of {run} {features.low_shape} and {features.shape} (rows, columns; or they lie otherwise)"
+            f"{store.path}: does not fit this run: its grids are {store.low_shape} and {store.shape}, "
+            f"those of {run} {features.low_shape} and {features.shape} (rows, columns; or their positions differ)"
         )
 
 
 def score(store: Store, network: Predict, features: Features, split: str) -> tuple[Evaluation, dict[str, Any]]:
     """The scores of the network and of every baseline on a split, and one sample's fields for maps.
 
-    The split is read once, in batches, so that memory does not grow with the number of samples. Raises UserError where
+    The split is read once, in batches, so that memory does not grow with the number of samples. Raises UserError if
     the split is empty.
     """
     rows = store.samples(split)
@@ -115,7 +115,7 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
     case = intervals.number_cases(init)
     notes = []
     if store.region is not None:
-        notes.append("Split by region: what is learned per cell elsewhere is one value for the training region.")
+        notes.append("Split by region: one value for the training region replaces the values per cell of baselines.")
     ridge = baselines["ridge"].regression
     lapse_rates = baselines["elevation"].lapse_rates if "elevation" in baselines else {}
     result = Evaluation(
@@ -135,15 +135,15 @@ def score(store: Store, network: Predict, features: Features, split: str) -> tup
 
 
 def _one_thread() -> Any:
-    """A context in which numpy, scipy and torch compute with one thread: more would mostly wait, spinning."""
-    import scipy.linalg  # noqa: F401  (only a library that is loaded can be limited)
+    """A context in which numpy, scipy and torch use one thread: with small arrays, more threads mostly wait."""
+    import scipy.linalg  # noqa: F401  (only a loaded library can be limited)
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 
 
 def fit_baselines(training: Training) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every baseline that the store allows, fitted; and why the others are not possible."""
+    """Every baseline that the store allows, fitted; and why the others are impossible."""
     fitted, omitted = {}, {}
     for name in BASELINES.table:
         try:
@@ -170,7 +170,7 @@ class _Methods:
 
 @dataclass
 class _Tallies:
-    """What a split is scored by: sums over all samples, sums over some samples, and spectra of the same."""
+    """The scores of a split: sums over all samples, sums over a subset, and spectra of that subset."""
 
     pooled: Tally
     sampled: Tally
@@ -210,7 +210,7 @@ def _tally(store: Store, methods: _Methods, split: str, advance: Callable[[int],
 
 
 def _box(fields: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The fields over the smallest rectangle that holds the points inside; NaN in the rectangle's other points."""
+    """The fields over the smallest rectangle that contains the points inside; NaN at its other points."""
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return np.where(inside[box], fields[..., *box], np.nan)
@@ -243,7 +243,7 @@ def _variables(tallies: _Tallies, features: Features, lead: np.ndarray, case: np
 
 
 def _skills(tally: Tally, rows: np.ndarray, case: np.ndarray) -> list[Skill]:
-    """The skill of each variable over some samples (rows, which are of these cases), not yet decided."""
+    """The skill of each variable over the samples in `rows`, with their cases; not yet decided."""
     squares = np.stack([tally.of("rmse", method)[rows, :, 0] for method in tally.methods])  # (method, row, variable)
     weights = tally.weight()[rows]
     result = []
@@ -295,7 +295,7 @@ def _decided(variables: dict[str, VariableSkill]) -> dict[str, VariableSkill]:
 
 
 def _example(store: Store, methods: _Methods, tally: Tally, split: str) -> dict[str, Any]:
-    """The fields of the sample whose error by the network is the median one: neither its best nor its worst."""
+    """The fields of the sample with the median error of the network: neither its best nor its worst."""
     with np.errstate(divide="ignore", invalid="ignore"):
         mse = tally.of("rmse", "network")[..., 0] / tally.weight()
     error = _mean((mse / _mean(mse)).T)  # NaN for samples without truth, which come last
@@ -315,7 +315,7 @@ def _example(store: Store, methods: _Methods, tally: Tally, split: str) -> dict[
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean along the first axis of the values that are there; NaN where none is."""
+    """The mean of the finite values along the first axis; NaN if there are none."""
     good = np.isfinite(values)
     count = good.sum(0)
     return np.where(count > 0, np.where(good, values, 0).sum(0) / np.maximum(count, 1), np.nan)

@@ -1,4 +1,4 @@
-"""The record of an evaluation: scores of every method per variable and lead time, and its JSON."""
+"""The record of an evaluation: scores of every method by variable and lead time, and its JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from dsr.verify.intervals import Difference
 
-Scores = dict[str, dict[str, float | None]]  # {metric: {method: value}}; None where there is no number
+Scores = dict[str, dict[str, float | None]]  # {metric: {method: value}}; None if it is not finite
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Skill:
     """Scores of one variable over some samples.
 
     `difference` holds, for each baseline with an RMSE, the network's RMSE minus the baseline's. `decided` says whether
-    the network differs from the best baseline, by a false discovery rate over the whole evaluation; None where there
-    is no p-value.
+    the network differs from the best baseline, by a false discovery rate over the whole evaluation; None if there is
+    no p-value.
     """
 
     scores: Scores
@@ -47,7 +47,7 @@ class LeadSkill(Skill):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Mean variance of a mode, {method or "truth": [power]} in units squared, at wavelengths that fall."""
+    """Mean variance of a mode, {method or "truth": [power]} in units squared, at decreasing wavelengths."""
 
     wavelength_km: list[float]
     power: dict[str, list[float | None]]
@@ -55,7 +55,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class VariableSkill(Skill):
-    """Scores over all samples, and over those of each lead time where there are several."""
+    """Scores over all samples, and over those of each lead time if there are several."""
 
     units: str
     long_name: str
@@ -94,7 +94,7 @@ class Evaluation:
             yield from variable.leads
 
     def to_json(self) -> dict[str, Any]:
-        """The contents of evaluation.json: as the record, but a skill's metrics stand beside its other keys."""
+        """The contents of evaluation.json: as the record, but with the metrics of a skill beside its other keys."""
         values = asdict(self)
         for name, variable in values["variables"].items():
             leads = [_flat(lead) for lead in variable["leads"]]

@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 class Training:
     """A store's training split, read once for the means that several baselines and metrics share.
 
-    Interpolation acts on the mean where there are members. Where the split is by region, what is learned per cell
-    elsewhere is learned as one value for the training region.
+    With members, their mean is interpolated. If the split is by region, one value for the training region replaces the
+    values per cell.
     """
 
     def __init__(self, store: Store, features: Features, advance: Callable[[int], object] = lambda count: None):
-        """`advance(count)` is called for every `count` samples that were read."""
+        """`advance(count)` is called after every `count` samples that are read."""
         self.store, self.features, self.advance = store, features, advance
         self.ensemble = store.members is not None
         names = [v.name for v in store.low_variables]
-        self.shared = [i for i, v in enumerate(features.high) if v.name in names]  # targets that the low data have
+        self.shared = [
+            i for i, v in enumerate(features.high) if v.name in names
+        ]  # targets that are also in the low data
         self.low_rows = [names.index(features.high[i].name) for i in self.shared]
-        self.seen_rows = [names.index(v.name) for v in features.low]  # the low variables that the network sees
+        self.seen_rows = [names.index(v.name) for v in features.low]  # the low variables that the network uses
         self.interpolations = {m: Interpolation(store.low_index, store.low_shape, m) for m in METHODS}
         self.region = store.mask("train")
         self._fit_means()
@@ -45,21 +47,21 @@ class Training:
             self.advance(len(samples))
 
     def seen(self, samples: Samples) -> Samples:
-        """The samples with the low variables that the network sees."""
+        """The samples with only the low variables that the network uses."""
         return replace(samples, low=samples.low[..., self.seen_rows, :, :])
 
     def climatology(self, time: np.ndarray) -> np.ndarray:
-        """(n, variable, Y, X): the training mean at the hour of day (UTC); over all hours for one never seen."""
+        """(n, variable, Y, X): the training mean at the hour of day (UTC); over all hours for one without data."""
         return np.stack([self.by_hour.get(int(hour), self.mean) for hour in _hour_of_day(time)])
 
     def interpolation(self, method: str) -> Callable[[Samples], np.ndarray]:
-        """`interpolate` by that method, as a function of samples. Raises NotPossible where it would give nothing."""
+        """`interpolate` with this method, as a function of samples. Raises NotPossible if it has no target."""
         if not self.shared:
-            raise NotPossible("the low data have none of the targets")
+            raise NotPossible("no target is in the low data")
         return lambda samples: self.interpolate(samples, method)
 
     def interpolate(self, samples: Samples, method: str) -> np.ndarray:
-        """(n, variable, Y, X) float32: the (ensemble mean) low field interpolated; NaN where low lacks the variable."""
+        """(n, variable, Y, X) float32: the (ensemble mean) low field interpolated; NaN if low lacks the variable."""
         low = samples.low[..., self.low_rows, :, :]
         fields = self.interpolations[method](low.mean(1) if self.ensemble else low)
         if len(self.shared) == len(self.features.high):
@@ -69,7 +71,7 @@ class Training:
         return result
 
     def _fit_means(self) -> None:
-        """Mean error of bicubic, and mean truth at each hour of day; missing values are left out."""
+        """Set the mean error of bicubic, and the mean truth at each hour of day, without missing values."""
         shape = (len(self.features.high), *self.features.shape)
         statistics = [self.features.statistics["high"][v.name]["mean"] for v in self.features.high]
         near = np.array(statistics, np.float64)[:, None, None]
@@ -92,15 +94,15 @@ class Training:
 
 
 class _Mean:
-    """The running mean of fields (n, variable, Y, X), missing values left out, with float32 in memory.
+    """The running mean of fields (n, variable, Y, X), without missing values, held as float32.
 
-    It holds departures from a value `near` the mean (variable, 1, 1), which cost no digits.
+    It holds departures from a value `near` the mean (variable, 1, 1), so that no digits are lost.
     """
 
     def __init__(self, shape: tuple[int, ...], near: np.ndarray | float = 0.0):
         self.near = near
         self.mean = np.zeros(shape, np.float32)
-        self.count: np.ndarray = np.zeros((1, 1, 1), np.int32)  # of each point, as soon as a value is missing
+        self.count: np.ndarray = np.zeros((1, 1, 1), np.int32)  # per point, as soon as a value is missing
 
     def add(self, fields: np.ndarray) -> None:
         good = np.isfinite(fields)
@@ -116,14 +118,14 @@ class _Mean:
 
     @classmethod
     def joined(cls, means: list[_Mean]) -> _Mean:
-        """The mean over all that these have seen."""
+        """The mean over all samples of these means."""
         whole = cls(means[0].mean.shape, means[0].near)
         for mean in means:
             whole._add(mean.count * mean.mean.astype(np.float64), mean.count)
         return whole
 
     def value(self, region: np.ndarray | None = None) -> np.ndarray:
-        """(variable, Y, X) float32; given a region, the mean over it stands everywhere. NaN where nothing was."""
+        """(variable, Y, X) float32; given a region, its mean everywhere. NaN without data."""
         mean, count = self.mean.astype(np.float64), np.broadcast_to(self.count, self.mean.shape)
         if region is not None:
             count = np.where(region, count, 0)

@@ -142,7 +142,7 @@ def test_a_store_of_another_run_is_refused(tmp_path):
     random = np.random.default_rng(0)
     high = random.normal(size=(9, 1, 12, 16))
     other = make(tmp_path / "grid.zarr", high, block_mean(high, 4), thirds(3, 3, 3))
-    with pytest.raises(UserError, match="a store of another run: its grids"):
+    with pytest.raises(UserError, match="does not fit this run: its grids"):
         evaluate._check_fits(other, features(own), Path("run"))
     other = make(tmp_path / "name.zarr", high, block_mean(high, 4), thirds(3, 3, 3), low_names=("u",))
     with pytest.raises(UserError, match="low lacks t"):

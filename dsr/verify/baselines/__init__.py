@@ -1,4 +1,4 @@
-"""The table of baselines: what people do today instead of a network. To add one, write its file and add its line."""
+"""The table of baselines: what is used today instead of a network. To add one, write its file and add its line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fitted = Callable[["Samples"], "np.ndarray"]
 
 
 class NotPossible(Exception):
-    """Says why a store does not allow a baseline."""
+    """The reason why a store does not allow a baseline."""
 
 
 class Baseline(Component):
@@ -30,7 +30,7 @@ class Baseline(Component):
     def fit(self, training: Training) -> Fitted:
         """A function from samples to predictions (n, variable, Y, X) float32, NaN for variables without one.
 
-        Physical bounds are applied to what it returns. Raises NotPossible where the store does not allow it.
+        Physical bounds are applied to what it returns. Raises NotPossible if the store does not allow it.
         """
         raise NotImplementedError
 
@@ -54,5 +54,5 @@ BASELINES = Family(
 
 
 def label(method: str) -> str:
-    """How people call a method, the network included."""
+    """The label of a method or of the network."""
     return BASELINES.find(method).label if method in BASELINES.table else method

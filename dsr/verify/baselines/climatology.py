@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Climatology(Baseline):
-    """The training split's mean at the hour of day (UTC); over all hours for an hour that it lacks."""
+    """The training split's mean at the hour of day (UTC); over all hours for an hour without data."""
 
     label = "climatology"
     colour = "#777777"

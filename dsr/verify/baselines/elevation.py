@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Elevation(Baseline):
-    """Bicubic interpolation of each temperature, plus a fitted lapse rate times the height that low topography misses.
+    """Bicubic interpolation of each temperature, plus a fitted lapse rate times the height missing in low topography.
 
     The lapse rate is the regression, over the high points, of bicubic's mean error on that height.
     """
@@ -27,28 +27,28 @@ class Elevation(Baseline):
         temperatures = [i for i in training.shared if _is_temperature(training.features.high[i])]
         if not temperatures:
             raise NotPossible("no target in the low data is a temperature")
-        return FittedElevation(training, _missed_height(training), temperatures)
+        return FittedElevation(training, _missing_height(training), temperatures)
 
 
 class FittedElevation:
-    """`lapse_rates`: of each temperature (its number among the targets), in units per m."""
+    """`lapse_rates`: {index of a temperature among the targets: its lapse rate in units per m}."""
 
-    def __init__(self, training: Training, missed: np.ndarray, temperatures: list[int]):
+    def __init__(self, training: Training, missing_height: np.ndarray, temperatures: list[int]):
         self.interpolate = training.interpolation("bicubic")
         self.lapse_rates: dict[int, float] = {}
         for i in temperatures:
-            good = training.region & np.isfinite(training.cell_error[i])
-            height = missed[good] - missed[good].mean()
-            self.lapse_rates[i] = float(height @ training.cell_error[i][good] / max(height @ height, 1e-12))
+            known = training.region & np.isfinite(training.cell_error[i])
+            height = missing_height[known] - missing_height[known].mean()
+            self.lapse_rates[i] = float(height @ training.cell_error[i][known] / max(height @ height, 1e-12))
         rate = np.array([self.lapse_rates.get(i, np.nan) for i in range(len(training.features.high))])
-        self.correction = (rate[:, None, None] * missed).astype(np.float32)
+        self.correction = (rate[:, None, None] * missing_height).astype(np.float32)
 
     def __call__(self, samples: Samples) -> np.ndarray:
         return self.interpolate(samples) + self.correction
 
 
-def _missed_height(training: Training) -> np.ndarray:
-    """(Y, X) m: the high topography minus the interpolated low one; 0 where it is not known."""
+def _missing_height(training: Training) -> np.ndarray:
+    """(Y, X) m: the high topography minus the interpolated low one; 0 where unknown."""
     store: Store = training.store
     heights = [i for i, v in enumerate(store.static_variables) if _is_topography(v)]
     low = store.low_static(store.static_variables[heights[0]].name) if heights else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class EnsembleMean(Baseline):
-    """Bicubic interpolation of the members' mean: the same as bicubic where there are members."""
+    """Bicubic interpolation of the mean of the members: the same as bicubic for an ensemble."""
 
     label = "ensemble mean"
     colour = "#44AA99"

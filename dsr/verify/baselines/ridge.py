@@ -1,4 +1,4 @@
-"""Ridge regression: plain, and hard to beat."""
+"""Ridge regression: simple, and hard to beat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RidgeRegression(Baseline):
-    """Bicubic interpolation minus its mean error, plus what a ridge regression makes of all that the network sees."""
+    """Bicubic interpolation minus its mean error, plus a ridge regression on the input of the network."""
 
     label = "ridge regression"
     colour = "#0072B2"
@@ -25,7 +25,7 @@ class RidgeRegression(Baseline):
 
 
 class FittedRidge:
-    """`regression` is of the truth's departures from `_start`."""
+    """`regression` predicts the departures of the truth from `_start`."""
 
     def __init__(self, training: Training):
         self.training = training
@@ -42,7 +42,7 @@ class FittedRidge:
         return self._start(samples) + self.regression(self.training.seen(samples))
 
     def _start(self, samples: Samples) -> np.ndarray:
-        """Bicubic minus its mean error, or the mean where the network does not see the variable's low field."""
+        """Bicubic minus its mean error, or the mean if the network does not use the variable's low field."""
         start = self.training.mean[None].repeat(len(samples), 0)
         if self.seen:
             corrected = self.training.interpolate(samples, "bicubic") + self.training.mean_error

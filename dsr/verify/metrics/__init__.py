@@ -1,4 +1,4 @@
-"""The table of metrics, and what each of them is. To add one, write its file and add its line."""
+"""The table of metrics and their base class. To add one, write its file and add its line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Metric(Component):
     label: ClassVar[str]  # heads its column in tables
     in_units: ClassVar[bool] = False  # whether its value is in the variable's units
     best: ClassVar[Literal["lowest", "highest", "zero"]]
-    sampled: ClassVar[bool] = False  # whether some evenly spaced samples must do, since it costs much
+    sampled: ClassVar[bool] = False  # whether it uses only some evenly spaced samples, since it is expensive
 
     def sums(self, pair: Pair) -> np.ndarray:
         """(n, variable, term) float64: what is summed over samples."""

@@ -11,7 +11,7 @@ def spectrum(fields: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarr
     """Radially averaged power spectra of (..., Y, X) fields with cells of `spacing` (dy, dx) km.
 
     By the discrete cosine transform, which needs neither detrending nor a window on a limited area (Denis et al. 2002,
-    doi:10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2). Returns the wavelengths (bin) in km, falling, down to twice
+    doi:10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2). Returns the wavelengths (bin) in km, decreasing, down to twice
     the coarser spacing, and the mean variance of a mode in each annulus (..., bin), in units squared.
     """
     from scipy.fft import dctn
@@ -25,7 +25,7 @@ def spectrum(fields: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarr
 
 @lru_cache(maxsize=4)
 def _annuli(ny: int, nx: int, dy: float, dx: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The wavelength of each annulus; its modes, one annulus after the other; where each begins; how many it has."""
+    """The wavelength of each annulus; the modes sorted by annulus; where each starts; how many modes it has."""
     ky, kx = np.arange(ny) / (2 * ny * dy), np.arange(nx) / (2 * nx * dx)
     width = max(ky[1], kx[1])
     ring = np.rint(np.hypot(ky[:, None], kx[None]) / width).astype(int).ravel()

@@ -17,8 +17,8 @@ WINDOW = 7
 class SSIM(Metric):
     """The mean over samples of the mean structural similarity of two fields, in windows of 7 x 7 points.
 
-    The same numbers as `structural_similarity` of scikit-image, which takes one field at a time. Only windows count
-    that lie wholly inside the domain and hold no missing value; samples without such a window are left out.
+    The same values as `structural_similarity` of scikit-image, which takes one field at a time. Only windows that lie
+    inside the domain and have no missing value are used; samples without such a window are skipped.
     """
 
     label = "SSIM"
@@ -43,7 +43,7 @@ class SSIM(Metric):
 
 
 def _similarity(p: np.ndarray, t: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """The similarity of the windows about each point, with sample (co)variances."""
+    """The similarity of the windows around each point, with sample (co)variances."""
     from scipy.ndimage import uniform_filter
 
     def mean(values: np.ndarray) -> np.ndarray:
