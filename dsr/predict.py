@@ -87,7 +87,7 @@ def load(model_folder: Path) -> Network:
 
 
 def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
-    """The network for these features, with these parameters; its buffers, which training never changes, are as built.
+    """The network for these features, with these parameters and buffers; a buffer that is not there is as built.
 
     Raises UserError if the description names an unknown network, or one with other parameters.
     """

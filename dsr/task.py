@@ -26,8 +26,8 @@ def resolve(
     """Load an experiment and check it against its store: the one given, the config's, or the built-in data.
 
     `named`: the user named that file, see `config.load`. Raises UserError for anything that would fail later:
-    a variable that the store lacks, missing values in the low-resolution fields, a network's setting, a
-    split without samples.
+    a variable that the store lacks, a weight of the loss for another variable, missing values in the low-resolution
+    fields, a network's setting, a split without samples.
     """
     from dsr.data.features import Features
 
@@ -46,7 +46,8 @@ def resolve(
         opened = Store(place)
     except Missing as error:
         raise error.with_origin(None if store else experiment.dsr.data.origin) from None
-    Features.of(opened, experiment.dsr.data)
+    features = Features.of(opened, experiment.dsr.data)
+    experiment.dsr.loss.shares([variable.name for variable in features.high])
     if not len(opened.samples("validation")) or not opened.mask("validation").any():
         raise UserError(f"{place}: the validation split is empty, and the best network is chosen by it")
     absolute = place if "://" in place else str(Path(place).resolve())

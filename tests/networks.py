@@ -1,7 +1,19 @@
-"""What a network is built from, without a store."""
+"""Networks for tests, and what a network is built from, without a store."""
 
 from types import SimpleNamespace
 from typing import Any
+
+from dsr.models.networks import Network
+
+
+class Normalised(Network):
+    """A network with batch normalisation: it has buffers that training changes."""
+
+    def build(self, features: Any) -> Any:
+        import torch
+
+        first = torch.nn.Conv2d(len(features.channels), 4, 3, padding=1)
+        return torch.nn.Sequential(first, torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, len(features.high), 1))
 
 
 def features(

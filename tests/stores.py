@@ -16,8 +16,12 @@ from dsr.data.writer import Writer
 HOUR, DAY = 3600, 86400
 
 
-def write_tiny_store(path: Path, region: np.ndarray | None = None) -> None:
-    """Smooth waves over a hill: `t` stands in both, `p` (bounded below) only in the high data."""
+def write_tiny_store(path: Path, region: np.ndarray | None = None, missing: bool = False) -> None:
+    """Smooth waves over a hill: `t` stands in both, `p` (bounded below) only in the high data.
+
+    With `missing` values: `p` lacks a rectangle in two of three times, and is absent in every fifth; `t` lacks a row in
+    every other one, and both are absent in every seventh.
+    """
     low_x, high_x = np.arange(6) * 4.0 + 1.5, np.arange(24) * 1.0
     index = tuple(np.meshgrid((high_x - 1.5) / 4, (high_x - 1.5) / 4, indexing="ij"))
     hill = np.exp(-((high_x[:, None] - 10) ** 2 + (high_x - 14) ** 2) / 20)
@@ -53,7 +57,20 @@ def write_tiny_store(path: Path, region: np.ndarray | None = None) -> None:
                     group[i] = np.stack([t + noise, np.full((3, 6, 6), wind)], 1)
                 else:
                     rain = np.maximum(wind * np.gradient(hill, axis=1), 0)
-                    group[i] = np.stack([t - hill * np.tanh(wind), rain])
+                    group[i] = holed(np.stack([t - hill * np.tanh(wind), rain]), i if missing else 0)
+
+
+def holed(fields: np.ndarray, number: int) -> np.ndarray:
+    """The fields `t` and `p` (2, Y, X) with the missing values of time `number`; 0 has none."""
+    if number % 3:
+        fields[1, number % 11 : number % 11 + 9, number % 7 : 20] = np.nan
+    if number % 5 == 4:
+        fields[1] = np.nan
+    if number % 2:
+        fields[0, number % 24] = np.nan
+    if number % 7 == 6:
+        fields[:] = np.nan
+    return fields
 
 
 def sign(store: Path) -> None:

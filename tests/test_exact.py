@@ -5,13 +5,15 @@ import json
 import pytest
 
 from tests.ranks import DEVICE, prepare, run_ranks, skip_without_gpus, train_all
+from tests.stores import write_tiny_store
 
 pytestmark = pytest.mark.slow
 
-# 360 training samples (patches); dropout, noise, crops, clipping and Adam are on.
+# 360 training samples (patches) with missing values; dropout, noise, crops, clipping, Adam and EMA are on.
 SETS = [
     *("dsr.data.patch=8", "dsr.data.noise=0.1", "dsr.model.dropout=0.2", "gradient_clipping=0.05"),
     *("dsr.budget.updates=20", "dsr.validation.every=20", "dsr.checkpoint.every=20", "dsr.log.every=5"),
+    "dsr.ema=0.8",
 ]
 # (mode, slots of the sequential run, GPUs, devices)
 STRONG = [("strong", 96, ranks, ranks) for ranks in (1, 2, 3, 4, 6, 8, 12, 16, 32)]
@@ -21,9 +23,11 @@ WEAK = [("weak", 4, gpus, devices) for gpus in (2, 4, 8) for devices in (gpus, 1
 
 
 @pytest.fixture(scope="module")
-def table(tiny_store, tmp_path_factory):
+def table(tmp_path_factory):
     """Every run's status, and what its metrics say, but for the clock."""
     home = tmp_path_factory.mktemp("table")
+    store = home / "store.zarr"
+    write_tiny_store(store, missing=True)
     found = {}
     for devices in sorted({cell[3] for cell in (*STRONG, *OTHER, *WEAK) if DEVICE == "cpu" or cell[3] == 1}):
         runs = {}
@@ -31,7 +35,7 @@ def table(tiny_store, tmp_path_factory):
             if cell[3] == devices:
                 mode, slots, gpus, _ = cell
                 folder, sets = home / "-".join(map(str, cell)), [*SETS, f"gradient_accumulation_steps={slots}"]
-                runs[cell] = prepare(folder, tiny_store, *sets, mode=mode, gpus=gpus, devices=devices)
+                runs[cell] = prepare(folder, store, *sets, mode=mode, gpus=gpus, devices=devices)
         log = home / f"{devices}.log"
         codes = run_ranks(devices, train_all, [run.folder for run in runs.values()], log=log)
         assert codes == [0] * devices, log.read_text()[-4000:]

@@ -50,7 +50,7 @@ def check(config: Path | None, overrides: tuple[str, ...], store: str | None) ->
     if (weights, buffers) == (weights_of_two, buffers_of_two):
         print(f"exact: {runs} the same weights and buffers as on 1 rank ({weights[:12]})")
         return True
-    what = "buffers" if weights == weights_of_two else "weights"
+    what = "weights" if buffers == buffers_of_two else "buffers"
     print(f"not exact: {runs} other {what} than on 1 rank{_advice(task)}")
     return False
 
@@ -89,7 +89,7 @@ def _launch(run: Run, given: list[str], ranks: int) -> subprocess.Popen[str]:
 
 
 def _bits(run: Run) -> tuple[str, Any]:
-    """Of a finished run, the hash of its weights, and those of each rank's buffers without repetition."""
+    """Of a finished run, the hash of all its state, and those of each rank's buffers without repetition."""
     status = run.status()
     return status["weights_sha256"], status["buffers_sha256"]
 

@@ -109,6 +109,9 @@ class Dsr(Section):
     data: Data = Data()
     model: Annotated[Network, NETWORKS] = NETWORKS.field()
     loss: Annotated[Loss, LOSSES] = LOSSES.field()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay, per update, of an average of the weights that is validated and saved in their place"
+    )
     optimizer: Optimizer | None = Field(None, description="in place of the optimizer block's type, with its parameters")
     scaling: Scaling = Scaling()
     checkpoint: Checkpoint = Checkpoint()
@@ -182,6 +185,10 @@ def validate(values: dict[str, Any], source: str, *, named: bool = False) -> Exp
     experiment = Experiment(deepspeed=part, dsr=dsr)
     _check_own_optimizer(experiment, source)
     _check_growth(experiment, source)
+    if dsr.ema is not None and experiment.zero_stage == 3:
+        raise UserError(
+            f"{source}: dsr.ema averages whole weights, and ZeRO stage 3 shards them: set zero_optimization.stage to 2"
+        )
     return experiment
 
 

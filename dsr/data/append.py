@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsr.data.calendar import label
+from dsr.data.counts import count_rows, no_counts
 from dsr.data.store import SPLITS, Layout, Store
 from dsr.data.writer import Writer
 from dsr.errors import UserError
@@ -116,7 +117,7 @@ class Appender(Writer):
         if Store(self.path).fingerprint != self.store.fingerprint:
             raise UserError(f"{self.path}: the store changed while runs were being added: add them again")
 
-    def _statistics(self, store: Store) -> dict[str, Any]:
+    def _statistics(self, store: Store) -> tuple[dict[str, Any], np.ndarray]:
         """Unchanged, since training has no new sample; only missing values are counted over all splits."""
         statistics = copy.deepcopy(self.store.statistics)
         for row in range(len(self.store.high_index), len(store.high_index)):
@@ -126,7 +127,10 @@ class Appender(Writer):
                 )
                 for variable, count in zip(store.low_variables, missing.tolist(), strict=True):
                     statistics["low"][variable.name]["missing"] += count
-        return statistics
+        counts = no_counts(len(store.time), len(store.high_variables))
+        rows = store.high_index[store.samples("train")]
+        counts[rows] = count_rows(self.store, rows)
+        return statistics, counts
 
 
 def _is_chunk(name: str) -> bool:

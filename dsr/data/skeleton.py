@@ -52,6 +52,18 @@ def write_skeleton(folder: Path, layout: Layout) -> None:
     group.attrs.update(dsr_store=FORMAT, factor=layout.factor, pairing=layout.pairing, splits=layout.splits)
 
 
+def write_counts(folder: Path, counts: np.ndarray) -> None:
+    """Write how many values the training truths have: (time, variable) int64."""
+    import zarr
+
+    zarr.open_group(folder / "high", mode="r+", zarr_format=3).create_array(
+        "count",
+        data=counts,
+        dimension_names=("time", "variable"),
+        attributes={"long_name": "values in the training region, -1 where it is no truth of training"},
+    )
+
+
 def finish_skeleton(folder: Path, **attributes: Any) -> None:
     """Add the attributes that are known only at the end, and consolidate all metadata in one file."""
     import zarr

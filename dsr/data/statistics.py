@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from dsr.data.counts import count_values, no_counts
 from dsr.data.fields import Fields
 from dsr.data.interpolate import Interpolation
 from dsr.data.store import SPLITS, Store
 from dsr.errors import UserError
 
 
-def of_store(store: Store) -> dict[str, Any]:
-    """What `Store.statistics` gives. Raises UserError where the training split lacks samples or values."""
+def of_store(store: Store) -> tuple[dict[str, Any], np.ndarray]:
+    """What `Store.statistics` and `Store.counts` give.
+
+    Raises UserError where the training split lacks samples or values.
+    """
     train = store.samples("train")
     if not len(train):
         raise UserError("the training split is empty: give fewer or longer splits, or a shorter gap")
@@ -26,7 +30,7 @@ def of_store(store: Store) -> dict[str, Any]:
     in_train, used = np.zeros(len(store.high_index), bool), np.zeros(len(store.high_index), bool)
     in_train[train] = True
     used[np.concatenate([store.samples(split) for split in SPLITS])] = True
-    missing = np.zeros(len(names["low"]), int)
+    missing, counts = np.zeros(len(names["low"]), int), no_counts(len(store.time), len(names["high"]))
     for rows, fields in _batches(store.low, np.arange(len(store.high_index))):
         missing += (~np.isfinite(np.moveaxis(fields[used[rows]], -3, -1))).reshape(-1, len(missing)).sum(0)
         chosen = in_train[rows]
@@ -37,6 +41,7 @@ def of_store(store: Store) -> dict[str, Any]:
         low.add(pooled.reshape(*pooled.shape[:2], -1))
         mean = kept if store.members is None else kept.mean(1)
         truth = store.high[store.high_index[rows[chosen]]]
+        counts[store.high_index[rows[chosen]]] = count_values(truth, inside)
         high.add(truth[:, :, inside])
         if shared:
             residual.add((truth[:, of_high] - bicubic(mean[:, of_low]))[:, :, inside])
@@ -49,9 +54,9 @@ def of_store(store: Store) -> dict[str, Any]:
         "residual": residual.named(shared),
         "static": static.named([v.name for v in store.static_variables]),
     }
-    for name, count in zip(names["low"], missing, strict=True):
-        statistics["low"][name]["missing"] = int(count)
-    return statistics
+    for name, absent in zip(names["low"], missing, strict=True):
+        statistics["low"][name]["missing"] = int(absent)
+    return statistics, counts
 
 
 def _batches(fields: Fields, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

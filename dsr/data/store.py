@@ -186,6 +186,14 @@ class Store:
         return self._array("high/region") if self.has("high/region") else None
 
     @cached_property
+    def counts(self) -> np.ndarray | None:
+        """(time, variable) int64: how many values each training truth has in the training region, -1 for other truths.
+
+        None in a store of before they were counted: see `dsr.data.counts`.
+        """
+        return self._array("high/count") if self.has("high/count") else None
+
+    @cached_property
     def low_index(self) -> Index:
         """The fractional row and column on the low grid of every high point, (y, x) float64 each."""
         return Index(self._array("high/low_row"), self._array("high/low_column"), self.grid("low").period)
@@ -269,7 +277,7 @@ def open(path: Path | str) -> Any:
         dataset = tree[name].to_dataset()
         variables = _variables_of(dataset)
         fields = dataset["field"].drop_vars([key for key in ALONG if key in dataset.coords])
-        apart = dataset.drop_vars(["field", "variable", *[key for key in ALONG if key in dataset.coords]])
+        apart = dataset.drop_vars(["field", "count", "variable", *ALONG], errors="ignore")
         for index, variable in enumerate(variables):
             array = fields.isel(variable=index).drop_vars("variable")
             keys = ("units", "standard_name", "long_name", "cell_methods")

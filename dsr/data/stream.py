@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import tee
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsr.data.counts import count_rows, count_values
 from dsr.data.interpolate import Interpolation
+from dsr.data.order import order
 from dsr.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from dsr.data.store import Store
 
 AHEAD = 2  # batches read while the network is at work
+BLOCK = 4096  # samples whose order is computed at once
 
 
 @dataclass
@@ -30,11 +35,6 @@ class Batch:
     base: np.ndarray  # (n, variable, Y, X), physical units
     target: np.ndarray  # (n, variable, Y, X): what the network's output should be, 0 where missing
     mask: np.ndarray  # (n, variable, Y, X): 1 where the target counts, 0 where it is missing or of another split
-
-
-def order(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """(samples) int64: the order of an epoch, a pure function of its arguments."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(samples)
 
 
 def training_fields(store: Store, data: Data) -> np.ndarray:
@@ -71,8 +71,16 @@ class Stream:
     Memory: the batch in use and AHEAD more.
     """
 
-    def __init__(self, store: Store, features: Features, data: Data, split: str, seed: int):
-        self.store, self.features, self.seed = store, features, seed
+    def __init__(
+        self,
+        store: Store,
+        features: Features,
+        data: Data,
+        split: str,
+        seed: int,
+        beat: Callable[[], None] = lambda: None,  # called now and then by what takes long
+    ):
+        self.store, self.features, self.seed, self.beat = store, features, seed, beat
         self.patch, self.noise = (data.patch, data.noise) if split == "train" else (None, 0.0)
         self.rows = training_fields(store, data) if split == "train" else store.samples(split)
         self.inside = store.mask(split)
@@ -88,31 +96,42 @@ class Stream:
 
     def slots(
         self, first: int, updates: int, slots: int, micro_batch: int, mine: range, origin: tuple[int, int] = (0, 0)
-    ) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """Yield (update, the batches of this rank's slots), for updates first..updates-1.
+    ) -> Iterator[tuple[int, np.ndarray, Iterator[Batch]]]:
+        """Yield (update, counts, the batches of this rank's slots), for updates first..updates-1.
 
         Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped. `origin`:
-        the update and the epoch from which on an update has so many slots.
+        the update and the epoch from which on an update has so many slots. The counts, (slot, variable) int64, are the
+        numbers of values that the slots' targets have: of all slots where they are known beforehand, otherwise of this
+        rank's, whose masks are read one update ahead.
         """
-        per_epoch = self.count // (slots * micro_batch)
+        batch = slots * micro_batch
+        per_epoch = self.count // batch
 
-        def requests() -> Iterator[tuple[int, np.ndarray]]:
-            for update in range(first, updates):
+        def shuffled() -> Iterator[tuple[int, np.ndarray]]:
+            """The epoch and the samples (slot, micro_batch) of each update."""
+            update = first
+            while update < updates:
                 epoch, step = divmod(update - origin[0], per_epoch)
-                epoch += origin[1]
-                if update == first or step == 0:
-                    shuffled = order(self.seed, epoch, self.count)
-                for slot in mine:
-                    start = (step * slots + slot) * micro_batch
-                    yield epoch, shuffled[start : start + micro_batch]
+                end = min(step + max(1, BLOCK // batch), per_epoch, step + updates - update)
+                samples = order(self.seed, epoch + origin[1], self.count, np.arange(step * batch, end * batch))
+                for each in samples.reshape(-1, slots, micro_batch):
+                    yield epoch + origin[1], each
+                update += end - step
 
-        with ThreadPoolExecutor(1) as reader:
+        to_count, to_read = tee(shuffled())
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
             ahead: deque[Future[Batch]] = deque()
-            coming = requests()
+            counts: deque[Future[np.ndarray]] = deque()
+            coming = ((epoch, samples[slot]) for epoch, samples in to_read for slot in mine)
 
             def fill() -> None:
                 while len(ahead) < AHEAD and (request := next(coming, None)):
                     ahead.append(reader.submit(self.read, *request))
+
+            def count_next() -> None:
+                if update := next(to_count, None):
+                    epoch, samples = update
+                    counts.append(counter.submit(self.counted, epoch, samples if self.knows_counts else samples[mine]))
 
             def play() -> Iterator[Batch]:
                 for _ in mine:
@@ -121,8 +140,11 @@ class Stream:
                     fill()
                     yield batch
 
+            count_next()
             for update in range(first, updates):
-                yield update, play()
+                counted = counts.popleft().result()
+                count_next()
+                yield update, counted, play()
 
     def read(self, epoch: int, samples: np.ndarray) -> Batch:
         """Read samples by their numbers in the split; crops and noise are keyed on (seed, epoch, sample)."""
@@ -145,6 +167,33 @@ class Stream:
             )
         names = ("samples", "inputs", "base", "target", "mask")
         return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """(field, variable) int64: how many values the truths of the training fields have."""
+        return count_rows(self.store, self.store.high_index[self.rows], self.beat)[:, self.high_variables]
+
+    @cached_property
+    def complete(self) -> np.ndarray:
+        """(field) bool: whether the truth of a training field lacks no value."""
+        return (self.counts == np.count_nonzero(self.inside)).all(1)
+
+    @cached_property
+    def knows_counts(self) -> bool:
+        """Whether the counts of any samples are known without their masks."""
+        return bool(self.complete.all()) or self.patch is None
+
+    def counted(self, epoch: int, samples: np.ndarray) -> np.ndarray:
+        """(slot, variable) int64: how many values the targets of training samples (slot, n) have."""
+        numbers = samples // (self.count // len(self.rows))
+        if self.patch is None:
+            return self.counts[numbers].sum(1)
+        result = np.full((*samples.shape, len(self.high_variables)), self.patch**2)
+        for place in zip(*np.nonzero(~self.complete[numbers]), strict=True):
+            truth = self.store.high[self.store.high_index[self.rows[numbers[place]]]][self.high_variables]
+            window = self._window(epoch, int(samples[place]))
+            result[place] = count_values(truth[:, *window], self.inside[window])
+        return result.sum(1)
 
     def nearest(self, sample: int) -> dict[str, np.ndarray]:
         """The low fields of a sample as they are, each high point showing its nearest low cell: (Y, X) by name."""

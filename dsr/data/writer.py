@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dsr.data.fields import Chunks
 from dsr.data.manifest import checksum, write_manifest
-from dsr.data.skeleton import finish_skeleton, write_skeleton
+from dsr.data.skeleton import finish_skeleton, write_counts, write_skeleton
 from dsr.data.statistics import of_store
 from dsr.data.store import Layout, Store
 from dsr.errors import UserError
@@ -110,10 +112,12 @@ class Writer:
                 raise RuntimeError(f"row {row} of {chunks.name} was never written")
         finish_skeleton(self.folder)
         self._write_manifest()
-        finish_skeleton(self.folder, statistics=self._statistics(Store(self.folder)))
+        statistics, counts = self._statistics(Store(self.folder))
+        write_counts(self.folder, counts)
+        finish_skeleton(self.folder, statistics=statistics)
         self._write_manifest()
 
-    def _statistics(self, store: Store) -> dict[str, Any]:
+    def _statistics(self, store: Store) -> tuple[dict[str, Any], np.ndarray]:
         return of_store(store)
 
     def _write_manifest(self) -> None:

@@ -30,7 +30,7 @@ def checkpoint_name(update: int) -> str:
 
 
 def weights_sha256(parameters: Tensors) -> str:
-    """The SHA-256 over the parameters' bytes, in the order of their names (hexadecimal)."""
+    """The SHA-256 over the bytes of parameters and buffers, in the order of their names (hexadecimal)."""
     import torch
 
     digest = hashlib.sha256()
@@ -54,7 +54,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """Verify and read one folder that `Run.save_model` wrote: (parameters, arrays, description). Raises Damaged."""
+    """Verify and read one folder that `Run.save_model` wrote: (weights and buffers, arrays, description).
+
+    Raises Damaged.
+    """
     tensors, texts = read(path, "model.safetensors", "features.safetensors", "model.json")
     return tensors["model"], tensors["features"], texts["model.json"]
 

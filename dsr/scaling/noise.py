@@ -6,8 +6,8 @@ Plain float arithmetic, without torch, on numbers that are the same on every ran
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
+LEAST = 1e-9  # of W1 - W2, see `Noise`: below it the measured slots have no points, or one has all of the update's
 DECAY = 0.98  # of the averages, per update: they reach back about 50 updates
 
 
@@ -15,11 +15,17 @@ DECAY = 0.98  # of the averages, per update: they reach back about 50 updates
 class Noise:
     """Running averages of two unbiased estimates (McCandlish et al. 2018, arXiv:1812.06162, appendix A.1).
 
-    With b samples in a slot and B in an update, and the mean squared norm of slots' gradients |g_b|^2 beside the
-    squared norm of the update's |g_B|^2 (before clipping):
-        square   = (B |g_B|^2 - b |g_b|^2) / (B - b)    estimates |G|^2, the true gradient's squared norm,
-        variance = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)    estimates tr(Sigma), the trace of one sample's covariance.
-    The two are averaged separately, with exponential weights that sum to 1 from the first update on; their ratio is the
+    The paper's small batches weigh the same. Here slot s has the share w_s of the update's valid points (sum w_s = 1),
+    and the slots' gradients g_s add up to the update's, g (before clipping). Given where the points are, the g_s are
+    independent and their means are w_s G, with the true gradient G. With B samples in the update, tr(Sigma) as B times
+    the variance of g, and the sums W1 = sum w_s, W2 = sum w_s^2 and Q = sum |g_s|^2 over the measured slots:
+        E |g|^2 = |G|^2 + tr(Sigma)/B    and    E Q = W2 |G|^2 + W1 tr(Sigma)/B,
+    if the measured slots' part of the variance is W1, as it is on average over an epoch's orders, whatever the variance
+    of one slot depends on; of all slots it is 1 in any case. Solved:
+        square   = (W1 |g|^2 - Q) / (W1 - W2)      estimates |G|^2, the true gradient's squared norm,
+        variance = B (Q - W2 |g|^2) / (W1 - W2)    estimates tr(Sigma), the trace of one sample's covariance,
+    of a sample with the average number of values. With equal weights these are the paper's estimates. The two are
+    averaged separately, with exponential weights that sum to 1 from the first update on; their ratio is the
     noise scale B_simple = tr(Sigma) / |G|^2 in samples. An epoch draws no sample twice, so with a training set of N the
     estimate of |G|^2 is |G_N|^2 - tr(Sigma)/N, with the gradient G_N of the training set: that of the distribution from
     which the training set is a sample. B_simple may exceed N, where almost everything is noise. All fields are plain
@@ -30,13 +36,14 @@ class Noise:
     weight_squared: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # v, s, v v, v s, s s, weighted
 
-    def add(self, squares: Sequence[float], norm: float, b: int, batch: int) -> None:
-        """Add an update of `batch` samples: its gradient's norm, and squared norms of some slots of b samples each."""
-        small, big = fmean(squares), norm * norm
-        if not math.isfinite(small):  # a norm beyond float32, which the run reports itself
+    def add(self, squares: Sequence[float], weights: Sequence[float], norm: float, batch: int) -> None:
+        """Add an update of `batch` samples: its gradient's norm, and the measured slots' squared norms and weights."""
+        small, big, first, second = sum(squares), norm * norm, sum(weights), sum(weight * weight for weight in weights)
+        spread = first - second
+        if not math.isfinite(small) or spread < LEAST:  # a norm beyond float32, which the run reports itself
             return
-        square = (batch * big - b * small) / (batch - b)
-        variance = (small - big) / (1 / b - 1 / batch)
+        square = (first * big - small) / spread
+        variance = batch * (small - second * big) / spread
         self.weight = DECAY * self.weight + 1
         self.weight_squared = DECAY**2 * self.weight_squared + 1
         new = (variance, square, variance * variance, variance * square, square * square)

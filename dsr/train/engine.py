@@ -94,12 +94,19 @@ def begin_schedule(scheduler: Any) -> None:
 
 
 def weights(engine: Any) -> dict[str, torch.Tensor]:
-    """The network's parameters by name, on the CPU; every rank must call it (at ZeRO stage 3 it gathers)."""
+    """The network's parameters and lasting buffers by name, on the CPU; every rank must call it (ZeRO 3 gathers)."""
     import deepspeed
 
     parameters = dict(engine.module.named_parameters())
     with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=engine.zero_optimization_stage() == 3):
-        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+        tensors = parameters | _buffers(engine.module)
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _buffers(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a network's state holds, by name."""
+    lasting = network.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in network.named_buffers() if name in lasting}
 
 
 State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network", "optimizer", ...} -> tensors, and JSON
@@ -108,8 +115,8 @@ State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]  # {"network",
 def state(engine: Any) -> State:
     """All that a resumed run needs, whole at every ZeRO stage: tensors by name on the CPU, and plain JSON values.
 
-    "network" holds the weights, "optimizer" the optimizer's tensors under NUMBER.KEY, with the number of their
-    parameter, and "master" the float32 weights where the network's are bf16. Every rank must call it, since
+    "network" holds the weights and buffers, "optimizer" the optimizer's tensors under NUMBER.KEY, with the number of
+    their parameter, and "master" the float32 weights where the network's are bf16. Every rank must call it, since
     shards are gathered.
     """
     inner = _inner(engine)
@@ -140,6 +147,9 @@ def restore(engine: Any, tensors: dict[str, dict[str, torch.Tensor]], values: di
     ):
         for name, parameter in parameters.items():
             parameter.copy_(tensors["network"][name])
+        for name, buffer in _buffers(engine.module).items():
+            if name in tensors["network"]:  # older checkpoints have none
+                buffer.copy_(tensors["network"][name])
     held: dict[int, dict[str, Any]] = {int(number): dict(entry) for number, entry in values["optimizer"].items()}
     for name, tensor in tensors["optimizer"].items():
         number, key = name.split(".", 1)

@@ -18,10 +18,10 @@ MEASURED = 4  # one slot in this many has the norm of its gradient measured, whi
 class Totals:
     """What an update's reduction yields beside the gradients, the same on every rank."""
 
-    losses: list[float]  # by slot
+    losses: list[float]  # by slot: its part of the update's loss, which is their sum
     gradient_norm: float | None  # before clipping; None where a rank has only shards of the gradient
     stop: bool  # some rank was asked to stop
-    slot_norms: list[float] | None = None  # squared, of measured slots; None with one slot, or where unknown
+    slot_squares: dict[int, float] = field(default_factory=dict)  # squared norms of the measured slots' gradients
 
 
 class ExactReduction:
@@ -55,11 +55,11 @@ class ExactReduction:
         self._begin_slot()
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
-        """Remember what travels with the slot's gradients, and return its share of the loss, for backward."""
+        """Remember what travels with the slot's gradients, and return what to call backward on."""
         self.slot = slot
         self.losses.append(loss.detach())
         self.stop |= stop
-        return loss / self.slots
+        return loss
 
     @torch.no_grad()
     def reduce(self, bucket_size: int | None = None) -> None:
@@ -78,8 +78,9 @@ class ExactReduction:
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter).to(parameter.dtype)  # rounded once
         values = notes.tolist()
-        norms = [value * self.slots**2 for value in values[self.slots : -1 : MEASURED]] if self.slots > 1 else None
-        self.totals = Totals(values[: self.slots], total, values[-1] > 0, norms)
+        measured = range(0, self.slots if self.slots > 1 else 0, MEASURED)
+        squares = {slot: values[self.slots + slot] for slot in measured}
+        self.totals = Totals(values[: self.slots], total, values[-1] > 0, squares)
         self._begin_update()
 
     def finish(self) -> Totals:
@@ -153,9 +154,12 @@ class StockReduction:
         self.slots = slots
 
     def note(self, slot: int, loss: torch.Tensor, stop: bool) -> torch.Tensor:
-        """Remember a slot's loss and whether this rank was asked to stop, and return the slot's share of the loss."""
+        """Remember a slot's loss and whether this rank was asked to stop, and return what to call backward on.
+
+        DeepSpeed divides the sum over the ranks by their number.
+        """
         self.notes.append(torch.stack([loss.detach().float(), loss.new_tensor(float(stop), dtype=torch.float32)]))
-        return loss / self.engine.gradient_accumulation_steps()
+        return loss * dist.get_world_size()
 
     def finish(self) -> Totals:
         """The update's totals, after its last backward and before the optimizer."""

@@ -61,7 +61,7 @@ class Journal:
         self.progress.update(self.task, completed=done)
         if done % self.every and not last:
             return
-        loss = float(np.sum(totals.losses) / len(totals.losses))
+        loss = float(np.sum(totals.losses))
         samples = self.plan.samples_seen(done)
         line = {
             "update": done,

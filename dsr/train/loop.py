@@ -1,6 +1,7 @@
 """The training loop, as every rank runs it: started by the launcher as `-m dsr.train --run-dir DIR`."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -18,10 +20,10 @@ from dsr import components
 from dsr.config import Experiment, validate
 from dsr.data.domain import Domain
 from dsr.data.features import Features
+from dsr.data.order import order
 from dsr.data.store import Store
-from dsr.data.stream import Batch, Stream, order
+from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
-from dsr.models.losses import Loss
 from dsr.run import Run
 from dsr.run.checkpoints import checkpoint_name, weights_sha256
 from dsr.run.lock import claim
@@ -29,8 +31,10 @@ from dsr.scaling.noise import Noise
 from dsr.scaling.plan import Phase, Plan
 from dsr.scaling.rules import rule_of
 from dsr.train import engine, sameness, watch
+from dsr.train.ema import Average
 from dsr.train.gradients import Reduction, Totals
 from dsr.train.journal import Journal
+from dsr.train.objective import Objective, objective
 from dsr.train.reduce import time_messages
 from dsr.train.sameness import Unlike
 from dsr.train.validation import Skill, Validation
@@ -100,7 +104,8 @@ def train(run: Run | None, device: torch.device) -> None:
     store = Store(settings.data.store or "")
     sameness.compare(store.fingerprint, experiment.exact, device, components.packages(settings))
     features = Features.of(store, settings.data)
-    stream = Stream(store, features, settings.data, "train", settings.seed)
+    stream = Stream(store, features, settings.data, "train", settings.seed, watch.beat)
+    shares = settings.loss.shares([variable.name for variable in features.high])
     torch.manual_seed(settings.seed)
     network = settings.model.build(features).to(device)
     deepspeed, reduction = engine.build(network, config, experiment, plan)
@@ -116,6 +121,9 @@ def train(run: Run | None, device: torch.device) -> None:
         first = values["updates"]
         best = float("inf") if values["best"] is None else values["best"]
         noise, progress = Noise(**values["noise"]), values["progress"]
+    average = None
+    if settings.ema:
+        average = Average(deepspeed.module, settings.ema, checkpoint[0].get("ema") if checkpoint else None)
     if run and wires:
         run.log(update=first, wires=wires)
     journal = Journal(run, experiment, plan, features, first)
@@ -125,19 +133,23 @@ def train(run: Run | None, device: torch.device) -> None:
     updates = plan.updates if progress < plan.sequential_updates else first
     watch.listen()  # from here on a request to stop waits until the update is done
     with journal:
-        for update, phase, mine, batches in coming(stream, plan, first, updates, rank):
+        for update, phase, mine, counts, batches in coming(stream, plan, first, updates, rank):
             begun = time.perf_counter()
             engine.resize(deepspeed, reduction, phase)
-            totals = play(deepspeed, reduction, experiment, update, mine, batches, device)
+            goal = objective(settings.loss, shares, counts, mine.start, phase.slots, device)
+            totals = play(deepspeed, reduction, goal, settings.seed, update, mine, batches, device)
             check_finite(totals, update, stream, plan)
-            if totals.slot_norms is not None and totals.gradient_norm is not None:
-                noise.add(totals.slot_norms, totals.gradient_norm, plan.micro_batch, phase.effective_batch)
+            if totals.slot_squares and totals.gradient_norm is not None:
+                weights = [goal.weights[slot] for slot in totals.slot_squares]
+                noise.add(list(totals.slot_squares.values()), weights, totals.gradient_norm, phase.effective_batch)
             if rule.measures_gain:
                 gain = rule.gain(noise, plan.effective_batch // plan.gpus, plan.gpus)
                 engine.set_rate(deepspeed, plan, progress, gain)
                 progress += gain
             rate = engine.learning_rate(deepspeed)
             deepspeed.step()
+            if average:
+                average.update(update + 1)
             if totals.gradient_norm is None:  # ZeRO knows it only now
                 totals.gradient_norm = engine.gradient_norm(deepspeed)
                 check_finite(totals, update, stream, plan)
@@ -148,23 +160,29 @@ def train(run: Run | None, device: torch.device) -> None:
             stopped = totals.stop and not last
             every = settings.validation.every
             if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
-                skill = validation.measure(deepspeed.module, device)
-                if not math.isfinite(skill.score):
-                    raise NotFinite(f"the network's fields are not finite after update {done}: lower the learning rate")
-                journal.validated(done, skill, validation, deepspeed.module)
-                if skill.score < best:
-                    best = skill.score
-                    save_model(run, deepspeed, experiment, features, store, done, skill)
+                with average.in_place() if average else contextlib.nullcontext():
+                    skill = validation.measure(deepspeed.module, device)
+                    if not math.isfinite(skill.score):
+                        raise NotFinite(
+                            f"the network's fields are not finite after update {done}: lower the learning rate"
+                        )
+                    journal.validated(done, skill, validation, deepspeed.module)
+                    if skill.score < best:
+                        best = skill.score
+                        save_model(run, deepspeed, experiment, features, store, done, skill)
                 watch.beat()
             if done % settings.checkpoint.every == 0 or last or stopped:
-                save_checkpoint(run, deepspeed, done, best, noise, progress)
+                save_checkpoint(run, deepspeed, average, done, best, noise, progress)
                 watch.beat()
             if last or stopped:
                 break
 
     # ---- the end: every rank confirms it, with the same weights
-    final = weights_sha256(engine.weights(deepspeed))
-    marks = engine.gather_marks(final)
+    held = engine.weights(deepspeed)
+    trained = {name: held[name] for name, _ in deepspeed.module.named_parameters()}
+    averages = {f"ema.{name}": value for name, value in average.values.items()} if average else {}
+    marks = engine.gather_marks(weights_sha256(trained | averages))
+    final = weights_sha256(held | averages)
     buffers = sorted(set(engine.gather_marks(weights_sha256(dict(deepspeed.module.named_buffers())))))
     if len(set(marks)) != 1:
         raise RuntimeError(f"the ranks ended with different weights: {marks}")
@@ -178,23 +196,24 @@ def train(run: Run | None, device: torch.device) -> None:
 
 def coming(
     stream: Stream, plan: Plan, first: int, updates: int, rank: int
-) -> Iterator[tuple[int, Phase, range, Iterator[Batch]]]:
-    """Yield (update, its phase, this rank's slots, their batches) for updates first..updates-1."""
+) -> Iterator[tuple[int, Phase, range, np.ndarray, Iterator[Batch]]]:
+    """Yield (update, its phase, this rank's slots, counts, their batches) for updates first..updates-1."""
     while first < updates:
         phase = plan.phase(first)
         end = min([updates, *(p["update"] for p in plan.phases if p["update"] > first)])
         share = phase.slots // plan.devices
         mine = range(rank * share, (rank + 1) * share)
         origin = phase.update, phase.epoch
-        for update, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
-            yield update, phase, mine, batches
+        for update, counts, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
+            yield update, phase, mine, counts, batches
         first = end
 
 
 def play(
     deepspeed: Any,
     reduction: Reduction,
-    experiment: Experiment,
+    objective: Objective,
+    seed: int,
     update: int,
     mine: range,
     batches: Iterator[Batch],
@@ -208,21 +227,16 @@ def play(
     generator = engine.generator(device)
     deepspeed.set_gradient_accumulation_boundary(False)
     for slot, batch in zip(mine, batches, strict=True):
-        generator.manual_seed(slot_seed(experiment.dsr.seed, update, slot))
+        generator.manual_seed(slot_seed(seed, update, slot))
         inputs = torch.from_numpy(batch.inputs).to(device, dtype)
-        loss = slot_loss(experiment.dsr.loss, deepspeed(inputs).float(), batch, device)
+        target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+        loss = objective.of_slot(deepspeed(inputs).float(), target, mask)
         watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
         if slot == mine[-1]:
             deepspeed.set_gradient_accumulation_boundary(True)
         deepspeed.backward(share, scale_wrt_gas=False)
     return reduction.finish()
-
-
-def slot_loss(loss: Loss, output: torch.Tensor, batch: Batch, device: torch.device) -> torch.Tensor:
-    """The loss of one slot, a scalar, from the network's output (n, variable, Y, X)."""
-    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
-    return loss(output, target, mask)
 
 
 def slot_seed(seed: int, update: int, slot: int) -> int:
@@ -240,7 +254,7 @@ def check_finite(totals: Totals, update: int, stream: Stream, plan: Plan) -> Non
     epoch, step = divmod(update - phase.update, phase.updates_per_epoch)
     epoch += phase.epoch
     begin = step * phase.effective_batch
-    samples = order(stream.seed, epoch, stream.count)[begin : begin + phase.effective_batch]
+    samples = order(stream.seed, epoch, stream.count, np.arange(begin, begin + phase.effective_batch))
     if wrong:
         slots = samples.reshape(phase.slots, plan.micro_batch)[wrong]
         raise NotFinite(
@@ -253,9 +267,19 @@ def check_finite(totals: Totals, update: int, stream: Stream, plan: Plan) -> Non
     )
 
 
-def save_checkpoint(run: Run | None, deepspeed: Any, updates: int, best: float, noise: Noise, progress: float) -> None:
+def save_checkpoint(
+    run: Run | None,
+    deepspeed: Any,
+    average: Average | None,
+    updates: int,
+    best: float,
+    noise: Noise,
+    progress: float,
+) -> None:
     """Save everything that a resumed run needs; rank 0 writes it."""
     tensors, values = engine.state(deepspeed)
+    if average:
+        tensors["ema"] = average.values
     if run:
         score = best if math.isfinite(best) else None  # JSON has no infinity
         values = {"updates": updates, "best": score, "engine": values, "noise": vars(noise), "progress": progress}

@@ -20,13 +20,13 @@ import torch.distributed as dist
 
 from dsr.config import Experiment, validate
 from dsr.data.stream import Batch
-from dsr.models.losses.mse import MSE
 from dsr.models.networks.deepdownscale import DeepDownscale
 from dsr.run import Run
 from dsr.scaling.deepspeed_config import deepspeed_config
 from dsr.scaling.plan import make_plan
 from dsr.train import engine
 from dsr.train import loop as train
+from dsr.train.objective import objective
 from tests.networks import features
 from tests.ranks import SMALL, prepare, run_ranks
 from tests.stores import write_tiny_store
@@ -247,6 +247,12 @@ def experiment(accumulation: int, exact: bool) -> Experiment:
     return validate(values, "benchmark")
 
 
+def masked_mean(output: torch.Tensor, batch: Batch, device: torch.device) -> torch.Tensor:
+    """The mean squared error of one micro-batch, as a training of one's own would have it."""
+    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
+    return ((output - target) * mask).square().sum() / mask.sum().clamp(min=1)
+
+
 def ours(net: str, accumulation: int, device: torch.device) -> Update:
     """One update as dsr.train plays it."""
     chosen, ranks = experiment(accumulation, True), dist.get_world_size()
@@ -254,9 +260,11 @@ def ours(net: str, accumulation: int, device: torch.device) -> Update:
     deepspeed, reduction = engine.build(network(net, device), deepspeed_config(chosen, plan), chosen, plan)
     first = dist.get_rank() * accumulation
     mine, slots = range(first, first + accumulation), batches(net, accumulation)
+    counts = np.full((plan.slots, VARIABLES), MICRO_BATCH * NETS[net][1] ** 2)
 
     def update() -> None:
-        totals = train.play(deepspeed, reduction, chosen, 0, mine, iter(slots), device)
+        goal = objective(chosen.dsr.loss, [1 / VARIABLES] * VARIABLES, counts, first, plan.slots, device)
+        totals = train.play(deepspeed, reduction, goal, 0, 0, mine, iter(slots), device)
         train.check_finite(totals, 0, None, plan)  # type: ignore[arg-type]
         deepspeed.step()
 
@@ -277,7 +285,7 @@ def stock(net: str, accumulation: int, device: torch.device) -> Update:
         own.train()
         for batch in slots:
             output = own(torch.from_numpy(batch.inputs).to(device))
-            own.backward(train.slot_loss(MSE(), output, batch, device))
+            own.backward(masked_mean(output, batch, device))
             own.step()
 
     return update
@@ -301,7 +309,7 @@ def peer(net: str, accumulation: int, device: torch.device, fused: bool | None =
             wait = model.no_sync() if model is not plain and not last else nullcontext()  # type: ignore[operator]
             with wait:
                 output = model(torch.from_numpy(batch.inputs).to(device))
-                (train.slot_loss(MSE(), output, batch, device) / accumulation).backward()
+                (masked_mean(output, batch, device) / accumulation).backward()
         optimizer.step()
         optimizer.zero_grad()
 

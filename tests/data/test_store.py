@@ -80,6 +80,7 @@ def test_xarray_opens_it_and_open_gives_cf_variables(tiny_store):
     assert t.dims == ("time", "y", "x") and t.attrs["units"] == "K" and t.attrs["standard_name"] == "air_temperature"
     assert opened["low"]["u"].dims == ("sample", "member", "y", "x") and opened["low"]["u"].attrs["units"] == "m s-1"
     assert opened["static"]["h"].attrs["units"] == "m"
+    assert set(opened["high"].data_vars) == {"t", "p"}
     assert opened["high"]["time"].values[1] == np.datetime64("1970-01-02T01:00")
     np.testing.assert_array_equal(t.values[5], Store(tiny_store).high[5][0])
 
@@ -97,6 +98,7 @@ def test_statistics_by_hand_of_the_training_split_only_without_missing_values(tm
     q = np.array([0, 2, 0, 2, 0, 2, 2])
     assert found["low"]["q"]["mean"] == pytest.approx(q.mean()) and found["low"]["q"]["std"] == pytest.approx(q.std())
     assert (found["low"]["t"]["missing"], found["low"]["q"]["missing"]) == (0, 1)
+    assert Store(tmp_path / "a.zarr").counts.tolist() == [[16], [12], [-1], [-1]]
     assert found["residual"]["t"]["mean"] == pytest.approx(1)  # bicubic of a constant 3
     assert found["residual"]["t"]["std"] == pytest.approx(values.std())
 
@@ -114,8 +116,9 @@ def test_statistics_of_many_batches_are_those_of_all(tmp_path, monkeypatch):
             yield rows[start : start + 7], array[rows[start : start + 7]]
 
     monkeypatch.setattr(statistics_module, "_batches", sevens)
-    statistics = statistics_module.of_store(whole)
+    statistics, counts = statistics_module.of_store(whole)
     assert statistics["residual"]["t"]["std"] == pytest.approx(whole.statistics["residual"]["t"]["std"], rel=1e-9)
+    assert counts.tolist() == whole.counts.tolist()
 
 
 REGION = np.repeat([0, -1, 1, 2], 4).reshape(4, 4)
@@ -129,6 +132,7 @@ def test_a_split_by_region(tmp_path):
     assert [store.mask(split).sum() for split in stores.SPLITS] == [4, 4, 4]
     assert store.mask("validation")[2].all()
     assert store.statistics["high"]["t"]["maximum"] == 4
+    assert store.counts.tolist() == [[4]] * 4
 
 
 @pytest.mark.parametrize(

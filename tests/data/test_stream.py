@@ -1,13 +1,16 @@
 """The loader: which samples a slot holds, on any number of ranks; patches, masks, and what goes wrong."""
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
 
 from dsr.config import Data
 from dsr.data.features import Features
+from dsr.data.order import order
 from dsr.data.store import Store
-from dsr.data.stream import Stream, order, training_fields, training_samples
+from dsr.data.stream import Stream, training_fields, training_samples
 from dsr.errors import UserError
 from tests.stores import DAY, HOUR, make, sign, thirds, write_tiny_store
 
@@ -22,16 +25,10 @@ def dealt(source, first, updates, ranks, slots=6, micro_batch=2):
     found = {}
     for rank in range(ranks):
         mine = range(rank * slots // ranks, (rank + 1) * slots // ranks)
-        for update, batches in source.slots(first, updates, slots, micro_batch, mine):
+        for update, _, batches in source.slots(first, updates, slots, micro_batch, mine):
             for slot, batch in zip(mine, batches, strict=True):
                 found[update, slot] = batch.samples.tolist()
     return found
-
-
-def test_the_order_is_a_pure_function_and_a_permutation():
-    assert order(1, 2, 100).tolist() == order(1, 2, 100).tolist()
-    assert sorted(order(1, 2, 100)) == list(range(100))
-    assert len({tuple(order(seed, epoch, 100)) for seed in range(3) for epoch in range(3)}) == 9
 
 
 def test_a_slot_holds_the_same_samples_whichever_rank_plays_it(tiny_store):
@@ -47,7 +44,7 @@ def test_an_epoch_plays_each_sample_at_most_once_and_drops_its_tail(tiny_store):
     for epoch in range(2):
         played = [s for (update, _), samples in one.items() if update // 3 == epoch for s in samples]
         assert len(played) == len(set(played)) == 36
-        assert played == order(5, epoch, 40)[:36].tolist()
+        assert played == order(5, epoch, 40, np.arange(36)).tolist()
 
 
 def test_fewer_samples_are_whole_runs_spread_over_the_training_split_only(tmp_path):
@@ -108,12 +105,11 @@ def test_chosen_variables_come_in_the_order_asked_for(tiny_store):
 
 
 def test_missing_targets_are_masked(tmp_path):
-    write_tiny_store(tmp_path / "a.zarr")
-    zarr.open_group(tmp_path / "a.zarr", mode="r+")["high/field"][3, 1, 5, 6:9] = np.nan
-    sign(tmp_path / "a.zarr")
-    batch = stream(tmp_path / "a.zarr").read(0, np.array([3]))
-    assert (batch.mask == 0).sum() == 3 and (batch.mask[0, 1, 5, 6:9] == 0).all()
-    assert np.isfinite(batch.target).all() and (batch.target[0, 1, 5, 6:9] == 0).all()
+    write_tiny_store(tmp_path / "a.zarr", missing=True)
+    batch = stream(tmp_path / "a.zarr").read(0, np.array([1]))
+    assert (batch.mask[0, 1] == 0).sum() == 9 * 19 and (batch.mask[0, 1, 1:10, 1:20] == 0).all()
+    assert (batch.mask[0, 0] == 0).sum() == 24 and (batch.mask[0, 0, 1] == 0).all()
+    assert np.isfinite(batch.target).all() and not batch.target[batch.mask == 0].any()
 
 
 # ---- patches, and a split by region
@@ -177,12 +173,57 @@ def test_patches_that_do_not_fit_are_refused(tiny_store, regional):
         training_samples(Store(regional), Data(patch=13))
 
 
+# ---- how many values the targets have
+
+
+@pytest.mark.parametrize("patch", [None, 8])
+@pytest.mark.parametrize("by_region", [False, True])
+def test_counts_are_those_of_the_masks_on_any_number_of_ranks(tmp_path, patch, by_region):
+    """Known beforehand for whole fields; of patches each rank counts its own, one update ahead."""
+    region = np.tile(np.repeat([0, -1, 1, 2], [12, 2, 5, 5]).astype(np.int8), (24, 1)) if by_region else None
+    write_tiny_store(tmp_path / "a.zarr", region, missing=True)
+    source = stream(tmp_path / "a.zarr", patch=patch, high=["p", "t"])
+    assert source.knows_counts == (patch is None)
+    found = {}
+    for ranks in (1, 3):
+        for rank in range(ranks):
+            mine = range(rank * 6 // ranks, (rank + 1) * 6 // ranks)
+            for update, counts, batches in source.slots(0, 4, 6, 2, mine):
+                masks = [batch.mask.sum((0, 2, 3)) for batch in batches]
+                own = counts[mine.start : mine.stop] if source.knows_counts else counts
+                assert own.dtype == np.int64 and own.tolist() == np.array(masks).tolist()
+                found.setdefault((ranks, update), []).extend(own.tolist())
+    assert all(found[3, update] == found[1, update] for update in range(4))
+    assert len({tuple(slot) for counts in found.values() for slot in counts}) > 10
+
+
+def test_counts_of_complete_fields_need_no_masks(tiny_store, monkeypatch):
+    source = stream(tiny_store, patch=8)
+    assert source.knows_counts
+    monkeypatch.setattr(source, "store", None)  # nothing more is read
+    assert source.counted(0, np.array([[3, 200]])).tolist() == [[128, 128]]
+
+
+def test_an_older_store_is_counted_when_training_opens_it(tmp_path):
+    write_tiny_store(tmp_path / "new.zarr", missing=True)
+    shutil.copytree(tmp_path / "new.zarr", tmp_path / "old.zarr")
+    shutil.rmtree(tmp_path / "old.zarr/high/count")
+    zarr.consolidate_metadata(tmp_path / "old.zarr")
+    sign(tmp_path / "old.zarr")
+    old, new = (stream(tmp_path / name) for name in ("old.zarr", "new.zarr"))
+    assert old.store.counts is None and new.store.counts is not None
+    before, beats = old.store.fingerprint, []
+    old.beat = lambda: beats.append(1)
+    assert old.counts.tolist() == new.counts.tolist() and beats
+    assert Store(tmp_path / "old.zarr").fingerprint == before
+
+
 # ---- what goes wrong
 
 
 def test_an_error_of_the_reader_surfaces(tmp_path):
     write_tiny_store(tmp_path / "a.zarr")
-    broken = int(order(5, 0, 40)[14])
+    broken = int(order(5, 0, 40, np.array([14]))[0])
     chunk = next((tmp_path / "a.zarr/low/field").glob(f"c/{broken}/**/0"))
     while chunk.is_dir():
         chunk /= "0"
@@ -190,17 +231,17 @@ def test_an_error_of_the_reader_surfaces(tmp_path):
     source = stream(tmp_path / "a.zarr")
     played = []
     with pytest.raises(UserError, match=f"row {broken} of low/field"):
-        for update, batches in source.slots(0, 3, 12, 1, range(12)):
+        for update, _, batches in source.slots(0, 3, 12, 1, range(12)):
             for batch in batches:
                 played.append((update, batch.samples.item()))
-    assert [sample for _, sample in played] == order(5, 0, 40)[:14].tolist()
+    assert [sample for _, sample in played] == order(5, 0, 40, np.arange(14)).tolist()
 
 
 def test_leaving_early_ends_the_reader(tiny_store):
     import threading
 
     before = threading.active_count()
-    for _, batches in stream(tiny_store).slots(0, 100, 12, 1, range(12)):
+    for _, _, batches in stream(tiny_store).slots(0, 100, 12, 1, range(12)):
         next(batches)
         break
     assert threading.active_count() <= before + 1

@@ -14,6 +14,12 @@ from dsr.scaling.rules.adascale import AdaScale
 D, BATCH, SLOTS = 10, 2, 8
 
 
+def add(noise, squares, norm, b, batch):
+    """Add an update whose slots of b samples weigh the same, with the norms of their mean gradients."""
+    share = b / batch
+    noise.add([share**2 * square for square in squares], [share] * len(squares), norm, batch)
+
+
 def regression(seed, updates, measured=SLOTS):
     """The noise of linear regression at a fixed point, and its truth.
 
@@ -29,7 +35,8 @@ def regression(seed, updates, measured=SLOTS):
         slots = gradients.mean(1)
         one = Noise()
         for each in (noise, one):
-            each.add(
+            add(
+                each,
                 [float(g @ g) for g in slots[:measured]],
                 float(np.linalg.norm(slots.mean(0))),
                 BATCH,
@@ -41,7 +48,7 @@ def regression(seed, updates, measured=SLOTS):
 
 def test_one_update_by_hand():
     noise = Noise()
-    noise.add([9.0, 1.0], 2.0, 4, 8)
+    add(noise, [9.0, 1.0], 2.0, 4, 8)
     # small = (9 + 1) / 2 = 5, big = 4, b = 4, B = 8
     # |G|^2 = (8 x 4 - 4 x 5) / (8 - 4) = 3; tr(Sigma) = (5 - 4) / (1/4 - 1/8) = 8
     assert (noise.square, noise.variance, noise.scale) == (3.0, pytest.approx(8.0), pytest.approx(8 / 3))
@@ -49,8 +56,8 @@ def test_one_update_by_hand():
 
 def test_the_two_averages_are_separate_and_weighted():
     noise = Noise()
-    noise.add([9.0, 1.0], 2.0, 4, 8)  # 3 and 8, above
-    noise.add([4.0, 4.0], 2.0, 4, 8)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
+    add(noise, [9.0, 1.0], 2.0, 4, 8)  # 3 and 8, above
+    add(noise, [4.0, 4.0], 2.0, 4, 8)  # small = big = 4: |G|^2 = (32 - 16) / 4 = 4, tr(Sigma) = 0
     assert noise.square == pytest.approx((0.98 * 3 + 4) / 1.98)
     assert noise.variance == pytest.approx(0.98 * 8 / 1.98)
     assert noise.scale == pytest.approx(0.98 * 8 / (0.98 * 3 + 4))
@@ -68,6 +75,59 @@ def test_both_estimates_are_unbiased(measured):
     standard = errors.std(0, ddof=1) / math.sqrt(len(errors))
     assert (standard < 0.01 * np.array([variance, square])).all()  # it would see a bias of a few per cent
     assert (abs(errors.mean(0)) < 4 * standard).all()
+
+
+def sparse_regression(seed, updates, correlation):
+    """The same regression with missing data: single estimates (variance, square), and their truth.
+
+    A sample has 1 to 12 points, or in one of four cases none. To their gradients, whose covariance is that of
+    `regression`, it adds one term that they share, of covariance 4 `correlation` I. The loss is the mean over the
+    points of all slots: with n_i points in sample i and N in the update, the variance of its gradient is that of one
+    point over N, and 4 `correlation` D sum n_i^2 / N^2.
+    """
+    random = np.random.default_rng(seed)
+    a = np.full(D, 0.6)
+    singles, truths = [], []
+    for _ in range(updates):
+        points = random.integers(1, 13, (SLOTS, BATCH)) * (random.random((SLOTS, BATCH)) > 0.25)
+        total = points.sum()
+        slots = np.zeros((SLOTS, D))
+        for slot in range(SLOTS):
+            for count in points[slot]:
+                x = random.normal(size=(count, D))
+                common = random.normal(scale=2 * math.sqrt(correlation), size=D)  # of the sample's gradients
+                e = random.normal(scale=2, size=count)
+                slots[slot] += (x * (x @ a - e)[:, None] + common).sum(0) / total
+        noise = Noise()
+        noise.add(
+            [float(g @ g) for g in slots], (points.sum(1) / total).tolist(), float(np.linalg.norm(slots.sum(0))), 1
+        )
+        singles.append((noise.variance, noise.square))
+        within = (D * (a @ a + 4) + a @ a) / total
+        truths.append((within + 4 * correlation * D * (points**2).sum() / total**2, a @ a))
+    return np.array(singles), np.array(truths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_both_estimates_are_unbiased_with_missing_data(correlation):
+    """Whether the points of a sample are independent or not; within 4 standard errors of at most 3 %."""
+    found, truth = sparse_regression(3, 6000, correlation)
+    errors = found - truth
+    standard = errors.std(0, ddof=1) / math.sqrt(len(errors))
+    assert (standard < 0.03 * truth.mean(0)).all()
+    assert (abs(errors.mean(0)) < 4 * standard).all()
+
+
+def test_unequal_weights_by_hand():
+    noise = Noise()
+    noise.add([4.0, 1.0], [0.5, 0.25], 2.5, 8)
+    # Q = 5, |g|^2 = 6.25, W1 = 3/4, W2 = 5/16: W1 - W2 = 7/16
+    # |G|^2 = (3/4 6.25 - 5) / (7/16) = -5/7, tr(Sigma) = 8 (5 - 5/16 6.25) / (7/16) = 55 5/7
+    assert (noise.square, noise.variance) == (pytest.approx(-5 / 7), pytest.approx(390 / 7))
+    for weights in ([1.0, 0.0], [0.0, 0.0]):
+        noise.add([1.0, 0.0], weights, 1.0, 8)
+    assert noise.weight == 1  # where one slot has all points, or the measured ones none, nothing is learnt
 
 
 @pytest.mark.slow
@@ -88,7 +148,7 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
     noise = Noise()
     for _ in range(30):
         slots = random.normal(size=(SLOTS, D))  # the true gradient is 0
-        noise.add([float(g @ g) for g in slots], float(np.linalg.norm(slots.mean(0))), 1, SLOTS)
+        add(noise, [float(g @ g) for g in slots], float(np.linalg.norm(slots.mean(0))), 1, SLOTS)
     low, high = noise.interval()
     assert high is None and low > SLOTS
     assert noise.scale is None or noise.scale > low
@@ -97,9 +157,9 @@ def test_where_noise_hides_the_gradient_there_is_no_upper_bound():
 def test_nothing_yet():
     noise = Noise()
     assert noise.scale is None and noise.interval() is None
-    noise.add([9.0, 1.0], 2.0, 4, 8)
+    add(noise, [9.0, 1.0], 2.0, 4, 8)
     assert noise.interval() is None  # one update has no spread
-    noise.add([math.inf, 1.0], 2.0, 4, 8)
+    add(noise, [math.inf, 1.0], 2.0, 4, 8)
     assert noise.weight == 1  # passed over
 
 
@@ -111,7 +171,7 @@ def test_it_comes_back_from_json_to_the_bit():
 
 def test_the_gain_by_hand():
     noise = Noise()
-    noise.add([9.0, 1.0], 2.0, 4, 8)  # tr(Sigma) = 8, |G|^2 = 3
+    add(noise, [9.0, 1.0], 2.0, 4, 8)  # tr(Sigma) = 8, |G|^2 = 3
     assert AdaScale().gain(noise, 4, 1) == 1
     assert AdaScale().gain(noise, 4, 10) == pytest.approx((2 + 3) / (0.2 + 3))  # 8 / 4 = 2
     phi = noise.scale / 4
@@ -129,7 +189,7 @@ def test_the_gain_by_hand():
 )
 def test_the_gain_stays_between_1_and_k(slots, norm, gain):
     noise = Noise()
-    noise.add(slots, norm, 1, 2)
+    add(noise, slots, norm, 1, 2)
     assert AdaScale().gain(noise, 2, 8) == gain
 
 

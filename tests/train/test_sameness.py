@@ -55,8 +55,8 @@ def test_a_rank_with_other_code(tiny_store, tmp_path):
     shutil.copytree(ROOT / "dsr", tmp_path / "other/dsr")
     code = tmp_path / "other/dsr/train/loop.py"
     text = code.read_text()
-    assert text.count("loss = slot_loss(") == 1
-    code.write_text(text.replace("loss = slot_loss(", "loss = 1.01 * slot_loss("))
+    assert text.count("loss = objective.of_slot(") == 1
+    code.write_text(text.replace("loss = objective.of_slot(", "loss = 1.01 * objective.of_slot("))
     run = prepare(tmp_path / "run", tiny_store, *SMALL, gpus=2)
     codes, said = train(run, [(ROOT, tmp_path), (tmp_path / "other", tmp_path)])
     assert codes == [1, 1], said

@@ -33,7 +33,9 @@ class AdaScale(Rule):
     def gain(self, noise: Noise, batch: int, k: int) -> float:
         """(sigma^2 + mu^2) / (sigma^2 / k + mu^2), algorithm 1 of the paper; in [1, k].
 
-        sigma^2 = tr(Sigma) / batch is the variance of the sequential run's gradient, and mu^2 = |G|^2. A negative
+        sigma^2 = tr(Sigma) / batch is the variance of the sequential run's gradient, and mu^2 = |G|^2; `Noise` defines
+        both so that they hold where slots have different weights, and tr(Sigma) is of a sample with as many values as
+        there are on average: with k times the samples the variance is sigma^2 / k here too. A negative
         average counts as 0; where both are 0 the gain is 1. The paper averages with a decay of 1 - k/1000, starting
         from the first update's values; here the averages of `Noise` serve.
         """
