@@ -31,6 +31,7 @@ def test_what_would_fail_later_is_refused(tiny_store, tmp_path):
     cases = {
         "no store there": ("dsr.data.store=/nowhere",),
         "no variable q there": ('dsr.data.low=["q"]',),
+        "dsr.loss.weights: q is not learnt here": ("dsr.loss.weights.q=2",),
         "did you mean width": ("dsr.model.widht=8",),
         "not one of deepdownscale": ("dsr.model.name=unet",),
         "learns values for each place": ("dsr.model.place=true", "dsr.data.patch=8"),
