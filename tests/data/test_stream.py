@@ -1,6 +1,7 @@
 """The loader: which samples a slot holds, on any number of ranks; patches, masks, and what goes wrong."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,19 @@ def test_a_slot_holds_the_same_samples_whichever_rank_plays_it(tiny_store):
     assert len(one) == 7 * 6
     for ranks in (2, 3, 6):
         assert dealt(source, 0, 7, ranks) == one
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 32])
+def test_the_sequence_of_96_slots_is_one_on_any_number_of_ranks_and_after_a_resume(tiny_store, ranks, monkeypatch):
+    """360 patches: 3 updates an epoch. Only the numbers of the samples are looked at."""
+    source = stream(tiny_store, patch=8)
+    monkeypatch.setattr(source, "read", lambda epoch, samples: SimpleNamespace(samples=samples))
+    epochs = [order(5, epoch, 360, np.arange(288)).reshape(3, 96, 1) for epoch in range(3)]
+    updates = np.concatenate(epochs)[:8].tolist()
+    expected = {(update, slot): samples for update, each in enumerate(updates) for slot, samples in enumerate(each)}
+    for first in (0, 2, 7):
+        coming = {key: samples for key, samples in expected.items() if key[0] >= first}
+        assert dealt(source, first, 8, ranks, slots=96, micro_batch=1) == coming
 
 
 def test_an_epoch_plays_each_sample_at_most_once_and_drops_its_tail(tiny_store):
