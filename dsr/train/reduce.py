@@ -3,20 +3,22 @@
 The tree over slots [a, b) splits at the largest power of two below b - a. Floating-point addition is commutative but
 not associative, so the shape of the tree decides the bits, and which rank adds does not. A rank owns a contiguous block
 of slots and adds what lies wholly inside its block; the rest is exchanged. Small sums travel whole, level by level:
-every rank that holds one child gets the other from a partner, and at the root every rank holds the sum. Large sums,
-where slots and ranks are powers of two, travel by halves (Rabenseifner's recursive halving and doubling): at every
-level each of the two partners adds one half, so that a rank sends no more than in a ring all-reduce, in the order of
-the same tree. This file uses torch.distributed only, not deepspeed.
+every rank that holds one child gets the other from a partner, and at the root every rank holds the sum. Large sums
+travel by shares (Rabenseifner's recursive halving and doubling, for any number of ranks): in each trade a rank gives
+each of its few partners one part of all that it holds, and adds to its own part what it gets, as far as the tree
+allows. At the root every rank holds a share of the sum, and the shares travel back in the same way: a rank sends about
+as much as in a ring all-reduce. This file uses torch.distributed only, not deepspeed.
 """
 
-import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 
-from dsr.scaling.tree import Node, by_halves, exchanges, parents, split
+from dsr.scaling.tree import Node, by_shares, exchanges, parents, parts, split, trades
+
+Begun = tuple[list[dist.Work], dict[Node, torch.Tensor], dict[Node, torch.Tensor]]  # a trade: own sums, and others'
 
 
 class SlotTree:
@@ -61,10 +63,11 @@ class SlotSum:
     """The sum over all slots of a few buckets of tensors, the same bits on every rank and for any number of ranks.
 
     Every rank pushes the slots of its block in order, and within a slot the buckets in order; `sizes` are the tensors'
-    elements by bucket. A large bucket's exchange begins when its last slot is in, while the others are still computed.
-    `notes` numbers travel with the last bucket. Each of them is 0 on all ranks but one (or a count), so that they add
-    exactly in any order. Memory beside the trees, with more than one rank: a flat copy of all buckets, and by halves
-    half a copy more, otherwise a copy of one bucket for every subtree that the rank holds or receives.
+    elements by bucket. A bucket's exchange by shares begins when its last slot is in, while the others are still
+    computed. `notes` numbers travel with the last bucket. Each of them is 0 on all ranks but one (or a count), so that
+    they add exactly in any order. Memory beside the trees, with more than one rank: by shares a flat copy of all
+    buckets for every subtree that the block holds, and half as much to receive; otherwise a flat copy of all buckets,
+    and one of one bucket for every subtree that the rank holds or receives.
     """
 
     def __init__(self, sizes: list[list[int]], slots: int, notes: int = 0, device: torch.device | None = None):
@@ -72,22 +75,26 @@ class SlotSum:
         self.sizes, self.slots, self.notes = [*sizes[:-1], [*sizes[-1], notes]], slots, torch.zeros(notes)
         self.trees = [SlotTree(slots, self.rank, self.ranks) for _ in sizes]
         lengths = [sum(bucket) for bucket in self.sizes]
-        self.halves = by_halves(slots, self.ranks, sum(lengths))
+        self.shared, self.trades = by_shares(self.ranks, sum(lengths)), trades(slots, self.ranks, self.rank)
+        self.parts = [parts(self.trades, length) for length in lengths]
         if self.ranks > 1:
             self.flat = [torch.empty(length, device=device) for length in lengths]
-        if self.halves:
-            self.spare = [torch.empty((length + 1) // 2, device=device) for length in lengths]
-        self.begun: list[list[dist.Work]] = []
+        if self.shared:
+            more = len(self.trades[0].held[self.trades[0].place]) - 1  # subtrees of the block
+            self.rows = [[flat, *(torch.empty_like(flat) for _ in range(more))] for flat in self.flat]
+        self.begun: list[Begun] = []
 
     def push(self, bucket: int, tensors: list[torch.Tensor], count: int = 1) -> None:
         """Take a bucket's tensors of the next slot, or of a pair of slots that is summed already (`count` 2).
 
         They are contiguous and float32, and the sum owns them from now on. `notes` must be set before the last push.
         """
-        if self.trees[bucket].push(tensors, count) and self.halves:
-            (tensors,) = self.trees[bucket].take().values()
-            self._flatten(bucket, tensors)
-            self.begun.append(self._trade(bucket, self._step(bucket, 0)))
+        if self.trees[bucket].push(tensors, count) and self.shared:
+            held, sums = self.trees[bucket].take(), {}
+            for row in self.rows[bucket]:  # one after the other, so that there is never a second copy of all of them
+                node, tensors = held.popitem()
+                sums[node] = self._flatten(bucket, tensors, row)
+            self.begun.append(self._trade(bucket, 0, sums))
 
     def finish(self) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
         """After the last slot: the sums by bucket, and the notes.
@@ -96,8 +103,8 @@ class SlotSum:
         """
         if self.ranks == 1:
             return [tree.take()[0, self.slots] for tree in self.trees], self.notes
-        if self.halves:
-            self._finish_halves()
+        if self.shared:
+            self._finish_shares()
         else:
             for bucket, tree in enumerate(self.trees):
                 self._exchange_whole(bucket, tree.take())
@@ -106,45 +113,55 @@ class SlotSum:
             sums = [[part.clone() if part.data_ptr() % 16 else part for part in bucket] for bucket in sums]
         return sums, sums[-1].pop()
 
-    def _flatten(self, bucket: int, tensors: list[torch.Tensor]) -> None:
+    def _flatten(self, bucket: int, tensors: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         if bucket == len(self.trees) - 1:
             tensors, self.notes = [*tensors, self.notes], torch.zeros_like(self.notes)  # they travel once
-        torch.cat([tensor.reshape(-1) for tensor in tensors], out=self.flat[bucket])
+        return torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
 
-    # by halves
+    # by shares
 
-    def _step(self, bucket: int, level: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
-        """At a level of the tree over ranks: the partner, the range that this rank adds, and the partner's range."""
-        low, high = 0, len(self.flat[bucket])
-        for above in range(level + 1):
-            partner = self.rank ^ 1 << above
-            middle = (low + high) // 2
-            mine, theirs = ((low, middle), (middle, high))[:: 1 if self.rank < partner else -1]
-            low, high = mine
-        return partner, mine, theirs
+    def _trade(self, bucket: int, level: int, sums: dict[Node, torch.Tensor]) -> Begun:
+        """Begin to send the partners of a level their parts of `sums`, and to receive their sums' part of this rank."""
+        trade = self.trades[level]
+        sizes = [part.stop - part.start for part in self.parts[bucket][level]]
+        pieces = {node: sums[node].split(sizes) for node in trade.held[trade.place]}
+        mine = {node: cut[trade.place] for node, cut in pieces.items()}
+        theirs: dict[Node, torch.Tensor] = {}
+        sends, receives = [], []
+        for place, partner in enumerate(trade.partners):
+            if partner != self.rank:
+                coming = {node: self.flat[bucket].new_empty(sizes[trade.place]) for node in trade.held[place]}
+                sends += [(cut[place], partner) for cut in pieces.values()]
+                receives += [(tensor, partner) for tensor in coming.values()]
+                theirs |= coming
+        return _send_receive(sends, receives), mine, theirs
 
-    def _trade(self, bucket: int, step: tuple[int, tuple[int, int], tuple[int, int]]) -> list[dist.Work]:
-        """Send the partner its range, and receive its part of ours into spare memory."""
-        partner, mine, theirs = step
-        spare = self.spare[bucket][: mine[1] - mine[0]]
-        return _send_receive([(self.flat[bucket][slice(*theirs)], partner)], [(spare, partner)])
+    def _join(self, begun: Begun) -> dict[Node, torch.Tensor]:
+        """Wait for a trade, and add what the tree allows, where possible in this rank's own memory."""
+        works, sums, theirs = begun
+        _wait(works)
+        above = parents(self.slots)
+        for node, tensor in theirs.items():
+            while (parent := above.get(node)) and (siblings := sums.keys() & split(parent)):
+                node, tensor = parent, sums.pop(*siblings).add_(tensor)
+            sums[node] = tensor
+        return sums
 
-    def _finish_halves(self) -> None:
+    def _finish_shares(self) -> None:
         begun, self.begun = self.begun, []
-        buckets, levels = range(len(self.flat)), self.ranks.bit_length() - 1
-        for level in range(levels):
-            steps = [self._step(bucket, level) for bucket in buckets]
-            works = begun if level == 0 else [self._trade(bucket, steps[bucket]) for bucket in buckets]
-            for bucket in buckets:
-                _wait(works[bucket])
-                low, high = steps[bucket][1]
-                self.flat[bucket][low:high].add_(self.spare[bucket][: high - low])
-        for level in reversed(range(levels)):  # the way back: each sends the other what it has added
+        for level in range(1, len(self.trades)):
+            begun = [self._trade(bucket, level, self._join(each)) for bucket, each in enumerate(begun)]
+        for flat, cuts, each in zip(self.flat, self.parts, begun, strict=True):
+            mine, total = flat[cuts[-1][self.trades[-1].place]], self._join(each)[0, self.slots]
+            if mine.data_ptr() != total.data_ptr():
+                mine.copy_(total)
+        for level, trade in reversed([*enumerate(self.trades)]):  # the way back: each gives the others what it has
             sends, receives = [], []
-            for bucket in buckets:
-                partner, mine, theirs = self._step(bucket, level)
-                sends.append((self.flat[bucket][slice(*mine)], partner))
-                receives.append((self.flat[bucket][slice(*theirs)], partner))
+            for flat, cuts in zip(self.flat, self.parts, strict=True):
+                for partner, part in zip(trade.partners, cuts[level], strict=True):
+                    if partner != self.rank:
+                        sends.append((flat[cuts[level][trade.place]], partner))
+                        receives.append((flat[part], partner))
             _wait(_send_receive(sends, receives))
 
     # whole
@@ -153,8 +170,7 @@ class SlotSum:
         sums: dict[Node, torch.Tensor] = {}
         while held:  # one after the other, so that there is never a second copy of all of them
             node, tensors = held.popitem()
-            self._flatten(bucket, tensors)
-            sums[node] = self.flat[bucket].clone()
+            sums[node] = self._flatten(bucket, tensors, self.flat[bucket]).clone()
         for exchange in exchanges(self.slots, self.ranks):
             left, right = split(exchange.node)
             sends = [(sums[child], to) for source, to, child in exchange.messages if source == self.rank]
@@ -217,9 +233,3 @@ def gather_ordered(values: torch.Tensor, first: int, total: int) -> torch.Tensor
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(whole)
     return whole
-
-
-def shares(count: int, ranks: int) -> Sequence[range]:
-    """Contiguous shares of range(count) for every rank, whose sizes differ by at most one."""
-    edges = [count * rank // ranks for rank in range(ranks + 1)]
-    return [range(a, b) for a, b in itertools.pairwise(edges)]

@@ -12,8 +12,9 @@ from dsr.data.features import Features
 from dsr.data.store import Store, Variable
 from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
+from dsr.scaling.tree import shares
 from dsr.train import watch
-from dsr.train.reduce import gather_ordered, shares
+from dsr.train.reduce import gather_ordered
 from dsr.verify.metrics.rmse import RMSE
 from dsr.verify.scoring import Pair, Truth, pooled
 

@@ -62,7 +62,7 @@ CASES = {
     "zero1 in bf16": ["zero_optimization.stage=1", "bf16.enabled=true"],
     "zero2 in bf16": ["zero_optimization.stage=2", "bf16.enabled=true"],
     "zero3 in bf16": ["zero_optimization.stage=3", "bf16.enabled=true"],
-    # several buckets, which go by halves on 2 and 4 ranks
+    # several buckets, which go by shares on 2 and 4 ranks
     "wide": ["gradient_accumulation_steps=8", "dsr.model.width=128", "dsr.model.blocks=2"],
 }
 # Weak runs of 6 GPUs, 12 slots, on any devices that divide them.

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dsr.scaling.tree import by_halves, cost, exchanges, split
+from dsr.scaling.tree import by_shares, cost, exchanges, parents, parts, sent, shares, split, trades
 from dsr.train import reduce
-from dsr.train.reduce import SlotSum, SlotTree, gather_ordered, norm, shares
+from dsr.train.reduce import SlotSum, SlotTree, gather_ordered, norm
 from tests.ranks import run_ranks
 
 MANY = [(96, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 96)]
-MANY += [(40, 5), (40, 8), (7, 7), (30, 3), (1, 1), (12, 4)]
+MANY += [(40, 5), (40, 8), (7, 7), (30, 3), (1, 1), (12, 4), (105, 15), (126, 2), (126, 42)]
 
 
 def tree(first, last):
@@ -51,8 +51,8 @@ def test_every_rank_ends_with_the_same_tree(slots, ranks, monkeypatch):
     held, largest = blocks(slots, ranks, monkeypatch)
     for exchange in exchanges(slots, ranks):
         left, right = split(exchange.node)
-        sent = [(target, child, held[source][child]) for source, target, child in exchange.messages]
-        for target, child, value in sent:
+        messages = [(target, child, held[source][child]) for source, target, child in exchange.messages]
+        for target, child, value in messages:
             assert child not in held[target]  # nothing is sent twice
             held[target][child] = value
         for sums in held:
@@ -61,6 +61,31 @@ def test_every_rank_ends_with_the_same_tree(slots, ranks, monkeypatch):
     assert all(sums == {(0, slots): tree(0, slots)} for sums in held)
     block = slots // ranks
     assert largest <= 2 * (block - 1).bit_length() + 1
+
+
+@pytest.mark.parametrize(("slots", "ranks"), MANY)
+def test_every_share_ends_with_the_same_tree(slots, ranks, monkeypatch):
+    held, _ = blocks(slots, ranks, monkeypatch)
+    nodes = sorted({(0, slots), *parents(slots)}, key=lambda node: node[1] - node[0])
+    levels = [trades(slots, ranks, rank) for rank in range(ranks)]
+    cuts = [parts(each, 3 * ranks + 1) for each in levels]
+    for level in range(len(levels[0])):
+        before = [dict(sums) for sums in held]
+        for rank, sums in enumerate(held):
+            trade = levels[rank][level]
+            assert trade.partners[trade.place] == rank
+            for place, partner in enumerate(trade.partners):
+                assert levels[partner][level].partners == trade.partners
+                assert cuts[partner][level] == cuts[rank][level]  # so that each knows what the other sends
+                assert tuple(sorted(before[partner])) == trade.held[place]
+                sums |= before[partner]
+            for node in nodes:
+                if node not in sums and node[1] - node[0] > 1 and all(child in sums for child in split(node)):
+                    sums[node] = tuple(sums.pop(child) for child in split(node))
+    assert all(sums == {(0, slots): tree(0, slots)} for sums in held)
+    if ranks > 1:
+        ends = sorted((cut[-1][each[-1].place] for cut, each in zip(cuts, levels, strict=True)), key=lambda s: s.start)
+        assert [i for end in ends for i in range(end.start, end.stop)] == list(range(3 * ranks + 1))
 
 
 def test_an_aligned_block_holds_log_copies(monkeypatch):
@@ -124,20 +149,21 @@ def test_too_few_slots_are_noticed():
         own.take()
 
 
+SLOTS = {2: [2, 14, 16, 30], 3: [3, 12, 15], 4: [4, 12, 16], 6: [6, 18, 24], 8: [8, 16, 24]}  # by ranks
+
+
 def add_in_ranks(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    sent = count_messages()
+    messages = count_messages()
     found = {}
-    for slots in (ranks, 12, 24, 16):
-        if slots % ranks:
-            continue
-        for width in (1, 5000):  # elements, times 22: whole, and for powers of two by halves
+    for slots in SLOTS[ranks]:
+        for width in (1, 5000):  # elements, times 22: whole, and by shares
             own = SlotSum([[15 * width], [3 * width, 4 * width]], slots, notes=slots + 1)
             block = slots // ranks
             for turn in range(2):  # its memory is used again
-                sent.clear()
+                messages.clear()
                 for slot in range(rank * block, (rank + 1) * block):
                     own.notes = torch.zeros(slots + 1)
                     own.notes[rank * block : (rank + 1) * block] = 0.1 * (turn + 1)
@@ -148,7 +174,7 @@ def add_in_ranks(folder: Path) -> None:
                 sums, notes = own.finish()
                 assert notes.tolist() == torch.tensor([0.1 * (turn + 1)] * slots + [1]).tolist()
                 found[f"{slots} {width} {turn}"] = flat([t for bucket in sums for t in bucket]).clone()
-            found[f"sent {slots} {width}"] = torch.tensor([len(sent), 4 * sum(sent)])
+            found[f"sent {slots} {width}"] = len(messages), 4 * sum(messages)
     rows = shares(10, ranks)[rank]
     mine = torch.tensor([[0.1 * i, 1e30 * i] for i in rows], dtype=torch.float64).reshape(-1, 2)
     found["rows"] = gather_ordered(mine, rows.start, 10)
@@ -158,41 +184,38 @@ def add_in_ranks(folder: Path) -> None:
 
 def count_messages():
     """The elements of every message that this rank sends from now on."""
-    sent, send_receive = [], reduce._send_receive
+    messages, send_receive = [], reduce._send_receive
 
     def counting(sends, receives):
-        sent.extend(tensor.numel() for tensor, _ in sends)
+        messages.extend(tensor.numel() for tensor, _ in sends)
         return send_receive(sends, receives)
 
     reduce._send_receive = counting
-    return sent
+    return messages
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize("ranks", SLOTS)
 def test_real_ranks_add_in_the_trees_order_to_the_bit(ranks, tmp_path):
     assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks, (tmp_path / "log").read_text()
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
     sums = [key.split() for key in found[0] if key[0].isdigit()]
-    assert len(sums) >= 8
+    assert len(sums) == 4 * len(SLOTS[ranks])
     for slots, width, turn in sums:
         large, small = by_hand(tree(0, int(slots)), int(turn))
         expected = flat([large.repeat(int(width)), small.repeat(int(width))])
         assert all(torch.equal(one[f"{slots} {width} {turn}"], expected) for one in found)
     for one in found:
         assert one["rows"].tolist() == [[0.1 * i, 1e30 * i] for i in range(10)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 4, 8])
-def test_the_counted_cost_is_what_ranks_send(ranks, tmp_path):
-    assert run_ranks(ranks, add_in_ranks, tmp_path, log=tmp_path / "log") == [0] * ranks
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
-    for slots, width in ((ranks, 1), (ranks, 5000), (16, 5000), (24, 5000)):
-        sent = torch.stack([one[f"sent {slots} {width}"] for one in found]).amax(0).tolist()
-        buckets = 15 * width, 7 * width + slots + 1
-        counted = [cost(slots, ranks, elements, by_halves(slots, ranks, sum(buckets))) for elements in buckets]
-        assert sent == [sum(column) for column in zip(*counted, strict=True)]
+    for slots in SLOTS[ranks]:  # and the counted cost is what they send
+        for width in (1, 5000):
+            buckets = 15 * width, 7 * width + slots + 1
+            shared = by_shares(ranks, sum(buckets))
+            assert shared == (width > 1)
+            for rank, one in enumerate(found):
+                counted = [sent(slots, ranks, rank, elements, shared) for elements in buckets]
+                assert one[f"sent {slots} {width}"] == tuple(map(sum, zip(*counted, strict=True)))
+        assert cost(slots, ranks, 10**6)[1] == max(sent(slots, ranks, rank, 10**6, True)[1] for rank in range(ranks))
 
 
 def test_norm_by_hand():
