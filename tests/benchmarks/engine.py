@@ -78,7 +78,7 @@ def measure(device: str, ranks: int, net: str, accumulation: int) -> dict[str, l
     """Seconds of every update of "ours", "stock" and "peer", interleaved in `ranks` real ranks (the slowest rank's)."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        codes = run_ranks(ranks, _measure, Path(folder), net, accumulation, device, log=log, timeout=600)
+        codes = run_ranks(ranks, _measure, Path(folder), net, accumulation, device, log=log)
         if any(codes):
             raise RuntimeError(log.read_text()[-3000:])
         return json.loads(Path(folder, "found.json").read_text())
@@ -146,7 +146,7 @@ def joint_case() -> dict[str, Any]:
         folder, begin = Path(name), time.time() + 15
 
         def group(number: int, ranks: int, turn: int) -> None:
-            run_ranks(ranks, _take_turns, folder / f"{number}", begin, turn, log=folder / f"log{number}", timeout=300)
+            run_ranks(ranks, _take_turns, folder / f"{number}", begin, turn, log=folder / f"log{number}")
 
         groups = [(0, 2, 0), (1, 1, 1), (2, 1, 1)]
         threads = [threading.Thread(target=group, args=each) for each in groups]
