@@ -153,14 +153,16 @@ class Experiment(BaseModel):
 
     @property
     def exact(self) -> bool:
-        """Whether gradients go through the slot tree; ZeRO stages 1-3 cannot."""
+        """Whether gradients go through the slot tree; at ZeRO stage 3 they cannot."""
         return not self.inexact
 
     @property
     def inexact(self) -> str:
         """Why gradients do not go through the slot tree; empty where they do."""
-        if self.zero_stage:
-            return "ZeRO shards the gradients"
+        if self.zero_stage == 3:
+            return "ZeRO stage 3 shards the weights"
+        if self.zero_stage and self.deepspeed["optimizer"]["params"].get("fused"):
+            return "optimizer.params.fused: how a fused step rounds depends on where ZeRO's shards begin"
         return "" if self.dsr.scaling.exact else "dsr.scaling.exact is off"
 
     def resolved(self) -> dict[str, Any]:

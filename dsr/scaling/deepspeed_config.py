@@ -26,6 +26,12 @@ def deepspeed_config(experiment: Experiment, plan: Plan) -> dict[str, Any]:
         part["gradient_clipping"] = 0.0
         if experiment.clipping:
             changed["gradient_clipping"] = f"clipped at {experiment.clipping:g} from the slot tree's one sum instead"
+        if experiment.zero_stage:
+            part["zero_optimization"] = {**part["zero_optimization"], "compute_grad_norm": False}
+            changed["zero_optimization.compute_grad_norm"] = "the slot tree's one sum has the norm"
+            if part.get("data_types", {}).get("grad_accum_dtype"):
+                part["data_types"] = {k: v for k, v in part["data_types"].items() if k != "grad_accum_dtype"}
+                changed["data_types.grad_accum_dtype"] = "the slot tree adds in float32"
     if "timers" not in part:
         part["timers"] = {"throughput": {"enabled": False}}
         changed["timers"] = "DeepSpeed's throughput timer costs time in every update; dsr logs samples/s"
@@ -54,7 +60,8 @@ def _optimizer(experiment: Experiment, plan: Plan) -> tuple[dict[str, Any], dict
     elif block["type"] in ("Adam", "AdamW") and "torch_adam" not in params:
         params["torch_adam"] = True
         changed["optimizer.params.torch_adam"] = "DeepSpeed's own Adam compiles at run time"
-    if not own and (block["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
+    moving = experiment.exact and experiment.zero_stage  # a fused step rounds by place, and ranks move ZeRO's shards
+    if not own and not moving and (block["type"] == "SGD" or params.get("torch_adam")) and "fused" not in params:
         params["fused"] = True
         changed["optimizer.params.fused"] = "torch's fused step: one pass over the weights"
     return {**block, "params": params}, changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import functools
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -73,15 +74,42 @@ def build(
     engine, *_ = deepspeed.initialize(model=network, model_parameters=parameters, optimizer=optimizer, config=passed)
     if plan.scheduler and plan.scheduler != experiment.deepspeed.get("scheduler"):
         begin_schedule(engine.lr_scheduler)
+    if engine.bfloat16_enabled() and not _is_sharded(engine):
+        _undo_first_step(engine, parameters)
     if not experiment.exact:
         return engine, StockReduction(engine, plan.slots)
     reduction = ExactReduction(engine, parameters, plan.slots, experiment.clipping)
     engine.allreduce_gradients = reduction.reduce
+    if _is_sharded(engine):
+        for hook in engine.optimizer._grad_acc_hooks:  # they would reduce the gradients of every backward
+            hook.remove()
+        engine.allreduce_gradients = functools.partial(_reduce_and_cut, engine, reduction)
     engine.zero_grad = reduction.zero_grad  # DeepSpeed's walks through all modules in every update
     if not (engine.flops_profiler_enabled() or engine.wall_clock_breakdown()):
         engine.module_forward_pre_hook.remove()  # they serve only those two, fp16 and ZeRO 3
         engine.module_forward_post_hook.remove()
     return engine, reduction
+
+
+def _undo_first_step(engine: Any, parameters: list[torch.nn.Parameter]) -> None:
+    """Undo what DeepSpeed's bf16 optimizer does at stage 0 when it is built: a step, with gradients of zero.
+
+    It counts, for Adam's bias correction and for weight decay; at stages 1 to 3 there is none.
+    """
+    _inner(engine).state.clear()
+    with torch.no_grad():
+        for master, parameter in zip(_masters(engine), parameters, strict=True):
+            master.copy_(parameter)
+
+
+def _reduce_and_cut(engine: Any, reduction: ExactReduction) -> None:
+    """At stages 1 and 2, reduce as at stage 0; ZeRO then cuts this rank's shard out of the whole gradients."""
+    reduction.reduce()
+    if engine.is_gradient_accumulation_boundary():
+        zero = engine.optimizer
+        for group, parameters in enumerate(zero.params_in_partition):
+            zero.all_grad_tensors[group] = zero.get_all_grad_tensors(parameters, zero.gradient_accumulation_dtype)
+        zero.finalize_gradient_accumulation_boundary()  # averaged_gradients, which its step reads
 
 
 def begin_schedule(scheduler: Any) -> None:

@@ -99,7 +99,7 @@ def test_weak_scaling_keeps_its_gpus_and_may_change_its_devices(stopped, untrain
         stopped(mode="weak", gpus=4)
 
 
-@pytest.mark.parametrize("change", ["dsr.scaling.exact=false", *(f"zero_optimization.stage={n}" for n in (1, 2, 3))])
+@pytest.mark.parametrize("change", ["dsr.scaling.exact=false", "zero_optimization.stage=3"])
 def test_where_exactness_cannot_be_had_the_launch_says_so(stopped, untrained, capfd, change):
     assert stopped(change) == 75
     said = capfd.readouterr().err

@@ -319,11 +319,21 @@ def test_clipping_is_deepspeeds_default_where_it_is_left_out(write):
     assert config.load(write("a.json", BASE), ["gradient_clipping=0"]).clipping == 0.0
 
 
-def test_exact_needs_zero_stage_0(write):
-    path = write("a.json", BASE)
-    assert config.load(path).exact
-    assert not config.load(path, ["dsr.scaling.exact=false"]).exact
-    assert not config.load(path, ["zero_optimization.stage=1"]).exact
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([], ""),
+        (["zero_optimization.stage=1"], ""),
+        (["zero_optimization.stage=2", "optimizer.params.fused=false"], ""),
+        (["optimizer.params.fused=true"], ""),
+        (["dsr.scaling.exact=false"], "dsr.scaling.exact is off"),
+        (["zero_optimization.stage=1", "optimizer.params.fused=true"], "optimizer.params.fused: how a fused step"),
+        (["zero_optimization.stage=3"], "ZeRO stage 3 shards the weights"),
+    ],
+)
+def test_what_is_exact(write, changes, reason):
+    experiment = config.load(write("a.json", BASE), changes)
+    assert experiment.exact == (not reason) and experiment.inexact.startswith(reason)
 
 
 def test_the_default_plans_every_mode_up_to_32():

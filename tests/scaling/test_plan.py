@@ -114,7 +114,7 @@ def test_every_rule_at_equal_epochs_and_at_equal_updates(rule):
         ("adam-sde", 2, {}, "adam-sde is for Adam and AdamW, not for SGD"),
         ("adascale", 2, {"optimizer": ADAM}, "adascale is for SGD, not for Adam"),
         ("adascale", 2, {"scaling": {"exact": False}}, "cannot here: dsr.scaling.exact is off"),
-        ("adascale", 2, {"zero_optimization": {"stage": 1}}, "cannot here: ZeRO shards the gradients"),
+        ("adascale", 2, {"zero_optimization": {"stage": 3}}, "cannot here: ZeRO stage 3 shards the weights"),
         ("adascale", 2, {"own": "LARS"}, "adascale is for SGD, not for LARS"),
         ("adam-sde", 2, {"own": "LAMB", "optimizer": ADAM}, "adam-sde is for Adam and AdamW, not for LAMB"),
     ],

@@ -56,11 +56,18 @@ CASES = {
     "bf16": ["bf16.enabled=true", "gradient_clipping=0.05"],
     "autocast": ['torch_autocast={"enabled": true, "dtype": "bfloat16"}'],
     "stock": ["dsr.scaling.exact=false"],
+    "unfused": ["optimizer.params.fused=false"],  # as at ZeRO stages 1 and 2
     "zero1": ["zero_optimization.stage=1"],
-    "zero2": ["zero_optimization.stage=2", "zero_optimization.reduce_bucket_size=10000"],
-    "zero3": ["zero_optimization.stage=3", 'optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}'],
-    "zero1 in bf16": ["zero_optimization.stage=1", "bf16.enabled=true"],
+    "zero2": ["zero_optimization.stage=2"],
+    "unfused in bf16": ["bf16.enabled=true", "optimizer.params.fused=false"],
+    "zero1 in bf16": ["zero_optimization.stage=1", "bf16.enabled=true", "data_types.grad_accum_dtype=fp32"],
     "zero2 in bf16": ["zero_optimization.stage=2", "bf16.enabled=true"],
+    "stock zero1": ["zero_optimization.stage=1", "dsr.scaling.exact=false"],
+    "stock zero2": [
+        *("zero_optimization.stage=2", "zero_optimization.reduce_bucket_size=10000", "dsr.scaling.exact=false")
+    ],
+    "zero3": ["zero_optimization.stage=3", 'optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}'],
+    "stock zero2 in bf16": ["zero_optimization.stage=2", "bf16.enabled=true", "dsr.scaling.exact=false"],
     "zero3 in bf16": ["zero_optimization.stage=3", "bf16.enabled=true"],
     # several buckets, which go by shares on 2 and 4 ranks
     "wide": ["gradient_accumulation_steps=8", "dsr.model.width=128", "dsr.model.blocks=2"],
@@ -71,13 +78,17 @@ ADASCALE = [
     'optimizer={"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9}}',
     'scheduler={"type": "WarmupLR", "params": {"warmup_num_steps": 5, "warmup_type": "linear"}}',
 ]
-SHARDED = [name for name in CASES if name.startswith("zero")]
+EXACT_ZERO = [name for name in CASES if name.startswith(("zero1", "zero2"))]
+SHARDED = [name for name in CASES if name.startswith(("stock zero", "zero3"))]
 STOCK = ["stock", "growth-stock", *SHARDED]
 AT = {
     1: [*CASES, "adascale"],
-    2: ["schedule", "ema", "sgd", "patches", "bf16", "lars", "lamb-bf16", "adascale", "growth", "wide", *STOCK],
+    2: [
+        *("schedule", "ema", "sgd", "patches", "bf16", "lars", "lamb-bf16", "adascale", "growth", "wide"),
+        *(*EXACT_ZERO, *STOCK),
+    ],
     3: ["adam", "place", "autocast", "lars", "lamb", "lamb-autocast", "adascale", "growth"],
-    4: ["adam", "wide"],
+    4: ["adam", "wide", "zero1", "zero2"],
     6: ["adam"],
 }
 EXACT = [(name, ranks) for ranks in AT if ranks > 1 for name in AT[ranks] if name not in STOCK]
@@ -124,6 +135,13 @@ def test_weights_losses_and_validation_are_the_same_bits_on_any_number_of_ranks(
     assert one.status()["updates"] == 12 or name == "adascale"
 
 
+@pytest.mark.parametrize("name", EXACT_ZERO)
+def test_zero_stages_1_and_2_end_with_the_bits_of_stage_0(runs, name):
+    sharded, whole = runs[name, 2], runs[f"unfused{name[5:]}", 1]
+    assert sharded.status()["weights_sha256"] == whole.status()["weights_sha256"]
+    assert told(sharded) == told(whole)
+
+
 def test_a_rehearsal_is_the_real_run(runs):
     real, rehearsed = runs["weak", 4], runs["weak", 1]
     assert not json.loads(real.plan.read_text())["rehearsal"]
@@ -133,7 +151,7 @@ def test_a_rehearsal_is_the_real_run(runs):
 
 
 def test_the_runs_differ_where_they_should(runs):
-    exact = {name for name, _ in EXACT}
+    exact = {name for name, _ in EXACT} - {*EXACT_ZERO}
     assert len({runs[name, 1].status()["weights_sha256"] for name in exact}) == len(exact)
     weights = last_weights(runs["adam", 1])
     assert all(torch.isfinite(w).all() for w in weights.values())
@@ -239,7 +257,10 @@ def test_losses_fall_and_rates_warm_up(runs):
     assert np.mean(losses[-3:]) < np.mean(losses[:3])  # the same three updates' samples, three epochs later
 
 
-@pytest.mark.parametrize(("name", "ranks"), [("stock", 1), ("stock", 2), ("zero1", 1), ("zero1", 2), ("zero2", 2)])
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [("stock", 1), ("stock", 2), ("stock zero1", 1), ("stock zero1", 2), ("stock zero2", 2)],
+)
 def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
     exact = [line["loss"] for line in told(runs["adam", 1]) if "loss" in line]
     stock = [line["loss"] for line in told(runs[name, ranks]) if "loss" in line]
@@ -254,6 +275,7 @@ def test_stock_reduction_is_close_to_the_exact_one(runs, name, ranks):
 
 def test_a_run_resumed_in_mid_epoch_on_other_ranks_ends_with_the_same_bits(runs, tiny_store, tmp_path):
     names = ["adam", "schedule", "ema", "sgd", "bf16", "autocast", "lars", "lamb", "lamb-bf16", "adascale", "growth"]
+    names += ["zero1", "zero2 in bf16"]
     for name in names:
         shutil.copytree(runs[name, 1].folder, tmp_path / name)
         run = case(tmp_path / name, tiny_store, name, 3)
@@ -282,7 +304,7 @@ def test_a_sharded_run_goes_on_with_other_ranks_within_the_tolerance(runs, tiny_
 @pytest.mark.parametrize("name", SHARDED)
 def test_where_it_is_not_exact_another_number_of_ranks_keeps_to_the_tolerance(runs, name):
     assert distance(runs[name, 2], runs[name, 1]) < tolerance(name)
-    if name in ("zero1", "zero2"):
+    if name in ("stock zero1", "stock zero2"):
         assert distance(runs[name, 2], runs["adam", 1]) < tolerance(name)
 
 
