@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dsr.data.source import Source
 from dsr.errors import Missing, UserError
 from dsr.urls import cleaned
 
@@ -45,12 +46,14 @@ def write_manifest(folder: Path, sums: Mapping[str, str], provenance: dict[str, 
 class Files:
     """The files of one store, read-only and verified. Safe in threads and after a fork.
 
-    Raises UserError if `path` (a folder, or a URL that fsspec knows) holds no store of this format.
+    Raises UserError if `path` (a folder, or a URL that fsspec knows) holds no store of this format, OSError where a
+    remote one cannot be read.
     """
 
     def __init__(self, path: Path | str):
         self.path = path
-        self._get = _remote(path) if isinstance(path, str) else _local(path)
+        self.remote = isinstance(path, str)
+        self._get = Source(path).get if isinstance(path, str) else _local(path)
         _check_format(path, self._get("zarr.json"))
         self._sums = self._get(SUMS)
         lines = (self._sums or b"").decode(errors="replace").splitlines()
@@ -85,20 +88,6 @@ def _local(folder: Path) -> Callable[[str], bytes | None]:
             with open(f"{folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123  (Path is slower)
                 return file.readall()
         except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    return get
-
-
-def _remote(url: str) -> Callable[[str], bytes | None]:
-    from fsspec.core import url_to_fs
-
-    filesystem, root = url_to_fs(url)
-
-    def get(name: str) -> bytes | None:
-        try:
-            return filesystem.cat_file(f"{root.rstrip('/')}/{name}")
-        except FileNotFoundError:
             return None
 
     return get

@@ -1,0 +1,95 @@
+"""The files of a folder at a URL; where their source does not answer it is asked again, for a while."""
+
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from dsr.errors import UserError, first_line
+from dsr.urls import without_credentials
+
+PATIENCE = 60.0  # seconds for one file
+PAUSES = 0.25, 8.0  # seconds between two tries: at first, and at most
+AGAIN = 408, 425, 429  # of HTTP, besides 500 and more
+BROKEN = {
+    "builtins.ConnectionError",
+    "builtins.TimeoutError",
+    "aiohttp.client_exceptions.ClientConnectionError",
+    "aiohttp.client_exceptions.ClientPayloadError",
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.IncompleteReadError",
+}
+
+
+class Source:
+    """What fsspec reads at `url`. Safe in threads and after a fork. Raises UserError where it knows no such URL."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.told = False  # that it does not answer
+        self.opened: tuple[int, Any, str] = (0, None, "")
+        try:
+            self._open()
+        except (ValueError, ImportError) as error:
+            raise UserError(f"{url}: {first_line(error)}") from None
+
+    def get(self, name: str) -> bytes | None:
+        """A file's bytes, or None where the source says that there is no such file.
+
+        No connection, no answer in time, a broken answer, too many requests and a server's own errors are tried again,
+        for PATIENCE seconds altogether. Raises OSError then, and at once for any other answer.
+        """
+        deadline, pause = time.monotonic() + PATIENCE, PAUSES[0]
+        while True:
+            try:
+                content = self._ask(name, deadline - time.monotonic())
+            except FileNotFoundError:
+                content = None
+            except Exception as error:
+                why = without_credentials(first_line(error)) or type(error).__name__
+                place = f"{without_credentials(self.url)}: {name}"
+                if not _passes(error):
+                    raise OSError(f"{place} cannot be read ({why})") from None
+                if time.monotonic() + pause > deadline:
+                    raise OSError(f"{place}: the source does not answer, for {PATIENCE:g} s ({why})") from None
+                if not self.told:
+                    self.told = True
+                    print(f"{place}: the source does not answer ({why}); trying again", file=sys.stderr, flush=True)
+                time.sleep(pause * random.Random().uniform(0.5, 1))  # ranks that failed together come apart
+                pause = min(2 * pause, PAUSES[1])
+                continue
+            self.told = False
+            return content
+
+    def _ask(self, name: str, seconds: float) -> bytes:
+        system, root = self._open()
+        limit = {"timeout": max(seconds, 1.0)} if system.async_impl else {}
+        return system.cat_file(f"{root.rstrip('/')}/{name}", **limit)
+
+    def _open(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        if self.opened[0] != os.getpid():  # connections and threads do not outlive a fork
+            self.opened = os.getpid(), *url_to_fs(self.url)
+        return self.opened[1:]
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether a later try may succeed."""
+    return any(
+        status in AGAIN or status >= 500 for status in _statuses(error)
+    ) or not BROKEN.isdisjoint(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+
+
+def _statuses(error: BaseException | None) -> Iterator[int]:
+    """The HTTP status that an error and its causes tell, as aiohttp, gcsfs and botocore write it."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+        for status in (getattr(error, "status", None), getattr(error, "code", None), metadata.get("HTTPStatusCode")):
+            if isinstance(status, int):
+                yield status
+        error = error.__cause__
