@@ -79,9 +79,9 @@ class Source:
 
 def _passes(error: BaseException) -> bool:
     """Whether a later try may succeed."""
-    return any(
-        status in AGAIN or status >= 500 for status in _statuses(error)
-    ) or not BROKEN.isdisjoint(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return any(status in AGAIN or status >= 500 for status in _statuses(error)) or not BROKEN.isdisjoint(
+        f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__
+    )
 
 
 def _statuses(error: BaseException | None) -> Iterator[int]:
@@ -89,7 +89,7 @@ def _statuses(error: BaseException | None) -> Iterator[int]:
     while error is not None:
         answer = getattr(error, "response", None)
         metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
-        for status in (getattr(error, "status", None), getattr(error, "code", None), metadata.get("HTTPStatusCode")):
-            if isinstance(status, int):
-                yield status
+        status = getattr(error, "status", None) or metadata.get("HTTPStatusCode") or getattr(error, "code", None)
+        if isinstance(status, int):
+            yield status
         error = error.__cause__
