@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_folder() -> Path:
+    """The user's cache folder: DSR_CACHE, or dsr in XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get("DSR_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsr"
+
+
 def beside(path: Path) -> Path:
     """A name in the same folder (so that a rename is atomic) that no other process takes."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")

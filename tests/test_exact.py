@@ -40,7 +40,7 @@ def table(tmp_path_factory):
         codes = run_ranks(devices, train_all, [run.folder for run in runs.values()], log=log)
         assert codes == [0] * devices, log.read_text()[-4000:]
         for cell, run in runs.items():
-            clock = ("time", "samples_per_second")
+            clock = ("time", "samples_per_second", "waiting_for_data")
             told = [{key: value for key, value in line.items() if key not in clock} for line in run.logged()]
             assert json.loads(run.plan.read_text())["rehearsal"] == (cell[2] > cell[3])
             found[cell] = json.loads((run.folder / "status.json").read_text())["weights_sha256"], told

@@ -78,7 +78,13 @@ def test_tensorboard_reads_loss_skill_and_pictures(run: Path) -> None:
 
     events = EventAccumulator(str(run))
     events.Reload()
-    scalars = {"train/loss", "train/learning_rate", "train/gradient_norm", "train/samples_per_second"}
+    scalars = {
+        "train/loss",
+        "train/learning_rate",
+        "train/gradient_norm",
+        "train/samples_per_second",
+        "train/waiting_for_data",
+    }
     assert scalars | {"train/effective_batch", "validation/rmse_t2m"} <= set(events.Tags()["scalars"])
     assert "validation/skill_against_bicubic_t2m" in events.Tags()["scalars"]
     assert "validation/t2m" in events.Tags()["images"]

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from dsr.scaling.plan import Plan
     from dsr.task import Task
 
-FREE = ("dsr.checkpoint.", "dsr.log.", "dsr.watchdog.", "dsr.data.origin")  # no bit depends on these keys
+FREE = (  # no bit depends on these keys
+    *("dsr.checkpoint.", "dsr.log.", "dsr.watchdog."),
+    *("dsr.data.origin", "dsr.data.cache"),
+)
 # Where bits cannot be the same: the largest norm of the weights' difference after 12 updates, relative to theirs.
 WEIGHT_TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}
 TOLERANCE = (

@@ -1,7 +1,9 @@
 """The chunks of a store's fields: one row each, compressed; written here and verified at every read."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import zarr.abc.store
 from numcodecs import Blosc, blosc
 from zarr.codecs import BloscCodec, BytesCodec
 
+from dsr.data.cache import Decoded
 from dsr.data.codecs import refuse_pickle
 from dsr.data.manifest import Files, checksum
 from dsr.errors import UserError
 
 CODECS = (BytesCodec(endian="little"), BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"))
 COMPRESSOR = Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE)
+AT_ONCE = 8  # requests to a remote store
 blosc.use_threads = False  # with threads, the order of blocks in a chunk would vary
 
 
@@ -34,6 +38,7 @@ class Fields:
         metadata = json.loads(files.read(f"{name}/zarr.json"))
         self.files, self.name, self.valid_time = files, name, valid_time
         self.shape = tuple(metadata["shape"])
+        self.decoded: Decoded | None = None
         self._rows = np.arange(self.shape[0])
         grid = {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}}
         expected = ("float32", grid, [codec.to_dict() for codec in CODECS])
@@ -46,15 +51,54 @@ class Fields:
     def __getitem__(self, rows: Any) -> np.ndarray:
         chosen = self._rows[rows]
         result = np.empty((*chosen.shape, *self.shape[1:]), np.float32)
-        for row, field in zip(chosen.ravel(), result.reshape(-1, *self.shape[1:]), strict=True):
-            self._read(int(row), field)
+        self.read(chosen.ravel(), result.reshape(-1, *self.shape[1:]))
         return result
 
-    def _read(self, row: int, out: np.ndarray) -> None:
-        def description() -> str:
+    def read(self, rows: np.ndarray, out: np.ndarray, parts: Sequence[Any] | None = None) -> None:
+        """Copy rows (n), none below 0, into `out` (n, ...), or of each row the part that an index of `parts` names.
+
+        A row that occurs several times is decoded once.
+        """
+        if parts is None and self.decoded is not None and self.decoded.take(rows, out):
+            return
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows.tolist()):
+            places.setdefault(row, []).append(place)
+
+        def copy(row: int) -> None:
+            if parts is not None:
+                field = self._field(row, None)
+                for place in places[row]:
+                    out[place] = field[parts[place]]
+                return
+            first, *others = places[row]
+            self._field(row, out[first])
+            for place in others:
+                out[place] = out[first]
+
+        if self.files.remote:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                deque(pool.map(copy, places), 0)
+        else:
+            deque(map(copy, places), 0)
+
+    def _field(self, row: int, out: np.ndarray | None) -> np.ndarray:
+        """One row: in `out`, or where it is."""
+        found = None if self.decoded is None else self.decoded.find(row)
+        if found is not None:
+            if out is None:
+                return found
+            out[...] = found
+            return out
+
+        def what() -> str:
             return f"row {row} of {self.name} (valid {self.valid_time(row)})"
 
-        blosc.decompress(self.files.read(chunk_name(self.name, row, len(self.shape)), description), out)
+        field = np.empty(self.shape[1:], np.float32) if out is None else out
+        blosc.decompress(self.files.read(chunk_name(self.name, row, len(self.shape)), what), field)
+        if self.decoded is not None:
+            self.decoded.keep(row, field)
+        return field
 
 
 class Chunks:

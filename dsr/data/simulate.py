@@ -20,6 +20,7 @@ from dsr.data.manifest import FORMAT
 from dsr.data.store import SPLITS, Layout, Store, Variable
 from dsr.data.writer import Writer
 from dsr.progress import bar
+from dsr.files import cache_folder
 
 STEP = 900  # s, of the slow physics on every grid
 FASTEST = 80.0  # m s-1: no step of the dynamics is longer than a cell over this, which keeps them stable
@@ -120,10 +121,8 @@ def simulate(path: Path | str, settings: Settings = Settings()) -> None:
 
 
 def builtin(settings: Settings = Settings()) -> Path:
-    """The store of these settings in the user's cache (DSR_CACHE, or dsr in XDG_CACHE_HOME or ~/.cache), made once."""
-    folder = Path(
-        os.environ.get("DSR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsr"
-    )
+    """The store of these settings in the user's cache folder, made once."""
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"builtin-{key(settings)}.zarr"
     if not path.exists():

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from dsr.train.gradients import Totals
     from dsr.train.validation import Skill, Validation
 
+DRAWN = (
+    *("loss", "learning_rate", "gradient_norm", "noise_scale"),
+    *("samples_per_second", "waiting_for_data", "effective_batch"),
+)
+
 
 class Journal:
     """Writes on rank 0, where `run` is given, and does nothing on the other ranks. The x axis is the update."""
@@ -29,6 +34,7 @@ class Journal:
         self.run, self.plan, self.features = run, plan, features
         self.every = experiment.dsr.log.every
         self.seconds, self.noted = 0.0, first  # spent in updates since the last line, without validation
+        self.waited = 0.0  # of them, for data
         self.drawn = first  # the update of the last images
         self.last = False  # the run's last update has been recorded
         self.stack = contextlib.ExitStack()
@@ -53,9 +59,12 @@ class Journal:
     def __exit__(self, *problem: Any) -> None:
         self.stack.close()
 
-    def update(self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, last: bool) -> None:
-        """Record an update: its rate, its totals, the noise so far, the seconds it took, whether it is the last one."""
-        self.seconds, self.last = self.seconds + seconds, last
+    def update(
+        self, done: int, rate: float, totals: Totals, noise: Noise, seconds: float, waited: float, last: bool
+    ) -> None:
+        """Record an update: its rate, its totals, the noise so far, the seconds that it took and that it `waited` for
+        data, and whether it is the last one."""
+        self.seconds, self.waited, self.last = self.seconds + seconds, self.waited + waited, last
         if self.run is None:
             return
         self.progress.update(self.task, completed=done)
@@ -74,12 +83,13 @@ class Journal:
             "noise_scale": noise.scale,
             "noise_scale_interval": noise.interval(),
             "samples_per_second": (samples - self.plan.samples_seen(self.noted)) / self.seconds,
+            "waiting_for_data": self.waited / self.seconds,
             "effective_batch": self.plan.phase(done - 1).effective_batch,
         }
-        self.seconds, self.noted = 0.0, done
+        self.seconds, self.waited, self.noted = 0.0, 0.0, done
         self.run.log(**line)
         self.progress.update(self.task, description=f"training, loss {loss:.4f}")
-        for name in ("loss", "learning_rate", "gradient_norm", "noise_scale", "samples_per_second", "effective_batch"):
+        for name in DRAWN:
             if line[name] is not None:
                 self.board.add_scalar(f"train/{name}", line[name], done)
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from dsr import components
 from dsr.config import Experiment, validate
+from dsr.data import cache
 from dsr.data.domain import Domain
 from dsr.data.features import Features
 from dsr.data.order import order
@@ -103,6 +104,8 @@ def train(run: Run | None, device: torch.device) -> None:
     # ---- data, network, engine
     store = Store(settings.data.store or "")
     sameness.compare(store.fingerprint, experiment.exact, device, components.packages(settings))
+    if (why := cache.attach(store, settings.data.cache)) and run:
+        print(f"{store.path}: read as it is, {why}")
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed, watch.beat)
     shares = settings.loss.shares([variable.name for variable in features.high])
@@ -137,7 +140,8 @@ def train(run: Run | None, device: torch.device) -> None:
             begun = time.perf_counter()
             engine.resize(deepspeed, reduction, phase)
             goal = objective(settings.loss, shares, counts, mine.start, phase.slots, device)
-            totals = play(deepspeed, reduction, goal, settings.seed, update, mine, batches, device)
+            waiting = Waiting(batches)
+            totals = play(deepspeed, reduction, goal, settings.seed, update, mine, waiting, device)
             check_finite(totals, update, stream, plan)
             if totals.slot_squares and totals.gradient_norm is not None:
                 weights = [goal.weights[slot] for slot in totals.slot_squares]
@@ -156,7 +160,7 @@ def train(run: Run | None, device: torch.device) -> None:
             watch.beat()
             done = update + 1
             last = done == plan.updates or progress >= plan.sequential_updates
-            journal.update(done, rate, totals, noise, time.perf_counter() - begun, last)
+            journal.update(done, rate, totals, noise, time.perf_counter() - begun, waiting.seconds, last)
             stopped = totals.stop and not last
             every = settings.validation.every
             if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
@@ -207,6 +211,23 @@ def coming(
         for update, counts, batches in stream.slots(first, end, phase.slots, plan.micro_batch, mine, origin):
             yield update, phase, mine, counts, batches
         first = end
+
+
+class Waiting:
+    """The same batches, and the seconds that training waited for them."""
+
+    def __init__(self, batches: Iterator[Batch]):
+        self.batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        begun = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            self.seconds += time.perf_counter() - begun
 
 
 def play(

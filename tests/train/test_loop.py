@@ -4,6 +4,8 @@ import json
 import math
 import os
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -119,7 +121,10 @@ def runs(tiny_store, tmp_path_factory):
 
 def told(run: Run) -> list[dict]:
     """What metrics.jsonl says, but for the clock."""
-    return [{k: v for k, v in line.items() if k not in ("time", "samples_per_second")} for line in run.logged()]
+    return [
+        {k: v for k, v in line.items() if k not in ("time", "samples_per_second", "waiting_for_data")}
+        for line in run.logged()
+    ]
 
 
 def last_weights(run: Run) -> dict[str, torch.Tensor]:
@@ -171,6 +176,18 @@ def test_adascales_rates_follow_from_the_noise_and_end_the_run(runs):
         progress += gain
     assert progress >= 12 and 2 < len(lines) < 12
     assert len({line["learning_rate"] for line in lines}) > 3
+
+
+def test_the_share_of_waiting_for_data_is_logged(runs):
+    def slow() -> Iterator[int]:
+        for batch in range(3):
+            time.sleep(0.02)
+            yield batch
+
+    waiting = train.Waiting(slow())
+    assert list(waiting) == [0, 1, 2] and waiting.seconds >= 0.06
+    shares = [line["waiting_for_data"] for run in runs.values() for line in run.logged() if "loss" in line]
+    assert min(shares) > 0 and max(shares) < 1
 
 
 def test_a_run_that_adascale_has_ended_is_not_played_on(runs, tiny_store, tmp_path):
