@@ -97,14 +97,14 @@ class Decoded:
             return
         try:
             self._write(field, self.begin + row * self.row_bytes)
-            self._write(np.array(_checksum(field), np.uint64), 8 * row)
+            self._write(np.array([_checksum(field)], np.uint64), 8 * row)
         except OSError:
             self.full = True
         else:
             self.known[row] = True
 
     def _write(self, array: np.ndarray, place: int) -> None:
-        if os.pwrite(self.file.fileno(), array, place) < array.nbytes:
+        if os.pwrite(self.file.fileno(), array.data, place) < array.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -116,7 +116,7 @@ def _begin(shape: tuple[int, ...]) -> int:
 def _checksum(field: np.ndarray) -> int:
     import xxhash
 
-    return xxhash.xxh3_64_intdigest(field) or 1
+    return xxhash.xxh3_64_intdigest(field.data) or 1
 
 
 def _create(path: Path, begin: int, size: int) -> None:
