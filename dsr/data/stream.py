@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import tee
+from itertools import cycle, tee
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsr.data.buffers import Buffers
 from dsr.data.counts import count_rows, count_values
 from dsr.data.interpolate import Interpolation
 from dsr.data.order import order
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from dsr.data.features import Features
     from dsr.data.store import Store
 
-AHEAD = 2  # batches read while the network is at work
+AHEAD, BYTES = 8, 2**28  # what is read while the network is at work: batches, and bytes of a store's values
 BLOCK = 4096  # samples whose order is computed at once
 
 
@@ -68,7 +70,8 @@ def training_samples(store: Store, data: Data) -> int:
 class Stream:
     """The samples of one split as batches.
 
-    Memory: the batch in use and AHEAD more.
+    Memory: of a batch of n samples, each of v values of the store's fields (low and truth), 4 n v bytes for the values
+    and what is made of them, times a + 3, where a = min(AHEAD, max(1, BYTES / 4 n v)) batches are read ahead.
     """
 
     def __init__(
@@ -102,7 +105,8 @@ class Stream:
         Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped. `origin`:
         the update and the epoch from which on an update has so many slots. The counts, (slot, variable) int64, are the
         numbers of values that the slots' targets have: of all slots where they are known beforehand, otherwise of this
-        rank's, whose masks are read one update ahead.
+        rank's, whose masks are read one update ahead. A batch's arrays are used again once the next batch but one is
+        asked for.
         """
         batch = slots * micro_batch
         per_epoch = self.count // batch
@@ -123,10 +127,12 @@ class Stream:
             ahead: deque[Future[Batch]] = deque()
             counts: deque[Future[np.ndarray]] = deque()
             coming = ((epoch, samples[slot]) for epoch, samples in to_read for slot in mine)
+            most = self.ahead(micro_batch)
+            buffers = cycle([Buffers() for _ in range(most + 2)])
 
             def fill() -> None:
-                while len(ahead) < AHEAD and (request := next(coming, None)):
-                    ahead.append(reader.submit(self.read, *request))
+                while len(ahead) < most and (request := next(coming, None)):
+                    ahead.append(reader.submit(self.read, *request, next(buffers)))
 
             def count_next() -> None:
                 if update := next(to_count, None):
@@ -140,31 +146,41 @@ class Stream:
                     fill()
                     yield batch
 
-            count_next()
-            for update in range(first, updates):
-                counted = counts.popleft().result()
+            try:
                 count_next()
-                yield update, counted, play()
+                for update in range(first, updates):
+                    counted = counts.popleft().result()
+                    count_next()
+                    yield update, counted, play()
+            finally:
+                reader.shutdown(wait=False, cancel_futures=True)
+                counter.shutdown(wait=False, cancel_futures=True)
 
-    def read(self, epoch: int, samples: np.ndarray) -> Batch:
+    def ahead(self, micro_batch: int) -> int:
+        """How many batches are read ahead."""
+        low, high = self.store.low.shape[1:], self.store.high.shape[1:]
+        area = self.patch**2 if self.patch else math.prod(high[1:])
+        values = math.prod(low) // low[-3] * len(self.low_variables) + len(self.high_variables) * area
+        return min(AHEAD, max(1, BYTES // (4 * micro_batch * values)))
+
+    def read(self, epoch: int, samples: np.ndarray, buffers: Buffers | None = None) -> Batch:
         """Read samples by their numbers in the split; crops and noise are keyed on (seed, epoch, sample)."""
         per_field = self.count // len(self.rows)
         rows = self.rows[samples // per_field]
-        low = self.store.low[rows][..., self.low_variables, :, :]
-        high = self.store.high[self.store.high_index[rows]][:, self.high_variables]
+        windows = [self._window(epoch, sample) for sample in samples.tolist()] if self.patch else None
+        buffers = buffers or Buffers()
+        low = buffers.read(self.store.low, rows, self.low_variables, None)
+        high = buffers.read(self.store.high, self.store.high_index[rows], self.high_variables, windows)
         times = self.init_time[rows], self.lead_time[rows]
-        if self.patch is None:
+        if windows is None:
             inputs, base = self.features.inputs(low, *times)
             return self._batch(samples, self._noisy(inputs, epoch, samples), base, high, self.inside)
         parts = []
-        for i, sample in enumerate(samples):
-            window = self._window(epoch, int(sample))
+        for i, window in enumerate(windows):
             one = slice(i, i + 1)
             inputs, base = self.features.inputs(low[one], times[0][one], times[1][one], window)
             inputs = self._noisy(inputs, epoch, samples[one])
-            parts.append(
-                self._batch(samples[one], inputs, base, high[(one, slice(None), *window)], self.inside[window])
-            )
+            parts.append(self._batch(samples[one], inputs, base, high[one], self.inside[window]))
         names = ("samples", "inputs", "base", "target", "mask")
         return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 

@@ -8,6 +8,8 @@ import pytest
 import zarr
 
 from dsr.config import Data
+from dsr.data import cache
+from dsr.data.buffers import Buffers
 from dsr.data.features import Features
 from dsr.data.order import order
 from dsr.data.store import Store
@@ -230,6 +232,53 @@ def test_an_older_store_is_counted_when_training_opens_it(tmp_path):
     old.beat = lambda: beats.append(1)
     assert old.counts.tolist() == new.counts.tolist() and beats
     assert Store(tmp_path / "old.zarr").fingerprint == before
+# ---- how it is read
+
+
+def test_batches_are_the_same_however_far_ahead_and_from_the_cache(tiny_store, tmp_path, monkeypatch):
+    def batches(source):
+        return [
+            b"".join(array.tobytes() for array in vars(batch).values())
+            for _, _, several in source.slots(0, 2, 6, 2, range(6))
+            for batch in several
+        ]
+
+    monkeypatch.setenv("DSR_CACHE", str(tmp_path))
+    for data in ({}, {"patch": 8, "high": ["p"], "low": ["u"]}):
+        plain, decoded = stream(tiny_store, **data), stream(tiny_store, **data)
+        assert cache.attach(decoded.store, 1) == ""
+        expected = batches(plain)
+        for most, source in ((1, plain), (1, decoded), (8, decoded)):
+            monkeypatch.setattr("dsr.data.stream.AHEAD", most)
+            assert batches(source) == expected
+
+
+def test_what_is_read_ahead_is_bounded(tiny_store, monkeypatch):
+    whole, patches = stream(tiny_store), stream(tiny_store, patch=8, low=["t"])
+    sample = 4 * (3 * 2 * 36 + 2 * 24 * 24), 4 * (3 * 36 + 2 * 64)
+    for source, size in zip((whole, patches), sample, strict=True):
+        for given, most in ((0, 1), (5 * 3 * size, 5), (5 * 3 * size - 1, 4), (100 * size, 8)):
+            monkeypatch.setattr("dsr.data.stream.BYTES", given)
+            assert source.ahead(3) == most
+
+
+def test_patches_of_one_field_share_its_decoding(tiny_store, monkeypatch):
+    source, names = stream(tiny_store, patch=8), []
+    source.read(0, np.array([0]))
+    read = source.store.files.read
+    monkeypatch.setattr(source.store.files, "read", lambda name, what: names.append(name) or read(name, what))
+    source.read(0, np.array([9, 10, 11, 18]))
+    chunks = [f"{field}/field/c/{row}" for field in ("high", "low") for row in (1, 2)]
+    assert sorted(name.removesuffix("/0" * (name.count("/") - 3)) for name in names) == chunks
+
+
+def test_buffers_are_used_again(tiny_store):
+    fields, buffers, rows = Store(tiny_store).low, Buffers(), np.array([7, 3, 7])
+    for variables in ([0, 1], [1], [1, 0]):
+        first = buffers.read(fields, rows, variables, None)
+        assert np.array_equal(first, fields[rows][:, :, variables])
+        again = buffers.read(fields, rows[::-1], variables, None)
+        assert again is first and np.array_equal(again, fields[rows[::-1]][:, :, variables])
 
 
 # ---- what goes wrong
