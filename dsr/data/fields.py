@@ -19,6 +19,8 @@ from dsr.errors import UserError
 
 CODECS = (BytesCodec(endian="little"), BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"))
 COMPRESSOR = Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE)
+FAST = (CODECS[0], BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="shuffle"))  # larger, and decoded faster
+FAST_COMPRESSOR = Blosc("lz4", clevel=5, shuffle=Blosc.SHUFFLE)
 AT_ONCE = 8  # requests to a remote store
 blosc.use_threads = False  # with threads, the order of blocks in a chunk would vary
 
@@ -41,8 +43,9 @@ class Fields:
         self.decoded: Decoded | None = None
         self._rows = np.arange(self.shape[0])
         grid = {"name": "regular", "configuration": {"chunk_shape": [1, *self.shape[1:]]}}
-        expected = ("float32", grid, [codec.to_dict() for codec in CODECS])
-        if (metadata["data_type"], metadata["chunk_grid"], metadata["codecs"]) != expected:
+        codecs = [[codec.to_dict() for codec in known] for known in (CODECS, FAST)]
+        layout = (metadata["data_type"], metadata["chunk_grid"])
+        if layout != ("float32", grid) or metadata["codecs"] not in codecs:
             raise UserError(f"{files.path}: {name} does not have the layout that dsr writes: prepare the store again")
 
     def __len__(self) -> int:

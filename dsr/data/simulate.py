@@ -19,8 +19,8 @@ from dsr.data.grid import Grid
 from dsr.data.manifest import FORMAT
 from dsr.data.store import SPLITS, Layout, Store, Variable
 from dsr.data.writer import Writer
-from dsr.progress import bar
 from dsr.files import cache_folder
+from dsr.progress import bar
 
 STEP = 900  # s, of the slow physics on every grid
 FASTEST = 80.0  # m s-1: no step of the dynamics is longer than a cell over this, which keeps them stable

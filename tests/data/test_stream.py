@@ -232,6 +232,8 @@ def test_an_older_store_is_counted_when_training_opens_it(tmp_path):
     old.beat = lambda: beats.append(1)
     assert old.counts.tolist() == new.counts.tolist() and beats
     assert Store(tmp_path / "old.zarr").fingerprint == before
+
+
 # ---- how it is read
 
 
