@@ -146,12 +146,21 @@ def prepare(**options: Any) -> None:
 @click.argument("store", type=str)
 @click.option("--html", is_flag=True, help="Also write a page that shows whether low and high match: STORE.html.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Path of the page; by default beside the store.")
-def info(store: str, html: bool, output: Path | None) -> None:
+@click.option("--bench", is_flag=True, help="Measure in ten seconds whether the network or the reader is the bottleneck.")
+@click.option("--config", type=FILE, help="The config whose network --bench measures; by default the default one.")
+def info(store: str, html: bool, output: Path | None, bench: bool, config: Path | None) -> None:
     """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""
     from dsr.data.info import describe
 
     if output is not None and not html:
         raise UserError("-o FILE is the path of the page: add --html")
+    if config is not None and not bench:
+        raise UserError("--config names the network to measure: add --bench")
+    if bench:
+        from dsr.bench import bench as measure
+
+        click.echo(measure(store, config))
+        return
     click.echo(describe(store))
     if html:
         from dsr.report import store as page
