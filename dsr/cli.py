@@ -146,7 +146,7 @@ def prepare(**options: Any) -> None:
 @click.argument("store", type=str)
 @click.option("--html", is_flag=True, help="Also write a page that shows whether low and high match: STORE.html.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Path of the page; by default beside the store.")
-@click.option("--bench", is_flag=True, help="Measure in ten seconds whether the network or the reader is the bottleneck.")
+@click.option("--bench", is_flag=True, help="Measure in ten seconds which is the bottleneck, network or reader.")
 @click.option("--config", type=FILE, help="The config whose network --bench measures; by default the default one.")
 def info(store: str, html: bool, output: Path | None, bench: bool, config: Path | None) -> None:
     """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""

@@ -30,8 +30,9 @@ from dsr.run.checkpoints import read_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     import xarray as xr
+
+    from dsr.models.downscaler import Downscaler
 
 POINTS = 2**20  # high-resolution points that go through the network at once, so that memory is bounded
 
@@ -40,7 +41,7 @@ POINTS = 2**20  # high-resolution points that go through the network at once, so
 class Network:
     """A trained network, from physical low-resolution fields to physical high-resolution fields."""
 
-    module: torch.nn.Module
+    module: Downscaler
     features: Features
     domain: Domain
     description: dict[str, Any]  # model.json
@@ -52,18 +53,13 @@ class Network:
         Returns (n, variable, Y, X) float32, physical units, clipped at the variables' bounds. Raises UserError where
         low values are missing and the features do not fill them.
         """
-        import torch
-
-        device = next(self.module.parameters()).device
         height, width = self.features.shape
         high = np.empty((len(low), len(self.features.high), height, width), np.float32)
         batch = max(1, POINTS // (height * width))
         for start in range(0, len(low), batch):
             some = slice(start, start + batch)
-            inputs, base = self.features.inputs(low[some], init_time[some], lead_time[some])
-            with torch.inference_mode():
-                output = self.module(torch.from_numpy(inputs).to(device)).cpu().numpy()
-            high[some] = self.features.physical(base, output)
+            given = self.features.arguments(low[some], init_time[some], lead_time[some])
+            high[some], _ = self.module.predict(*given)
         return high
 
 
@@ -86,19 +82,22 @@ def load(model_folder: Path) -> Network:
     return Network(module, features, domain, description)
 
 
-def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> torch.nn.Module:
+def _module(description: dict[str, Any], features: Features, parameters: dict[str, Any]) -> Downscaler:
     """The network for these features, with these parameters and buffers; a buffer that is not there is as built.
 
     Raises UserError if the description names an unknown network, or one with other parameters.
     """
     import torch
 
-    module = NETWORKS.make(description["network"]).build(features)
-    names = dict(module.named_parameters()).keys()
-    loaded = module.load_state_dict(parameters, strict=False)
+    from dsr.models.downscaler import Downscaler
+
+    network = NETWORKS.make(description["network"]).build(features)
+    names = dict(network.named_parameters()).keys()
+    loaded = network.load_state_dict(parameters, strict=False)
     if wrong := [*loaded.unexpected_keys, *(name for name in loaded.missing_keys if name in names)]:
         raise UserError(f"its parameters are not those of {description['network']['name']}: {wrong[0]}")
-    return module.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    module = Downscaler(features, network.float()).eval()
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def predict(
@@ -201,7 +200,7 @@ class Forecast:
         module = network.module
         if grid:
             features = _for_grid(network, features, high, low_grid, static)
-            module = _module(network.description, features, network.module.state_dict())
+            module = _module(network.description, features, network.module.network.state_dict())
         fitted = replace(network, features=features, module=module)
         order = _order(archive)
         return cls(run, fitted, network.features, archive, high, factor, part, order, Reach.of(features))

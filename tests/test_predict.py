@@ -180,9 +180,7 @@ def test_a_loaded_network_is_the_trained_one_in_any_batches(make_run, monkeypatc
     low, init, lead = store.low[:7], store.low_init_time[:7], store.low_lead_time[:7]
     network = predict.load(run / "model")
     together = network(low, init, lead)
-    inputs, base = network.features.inputs(low, init, lead)
-    with torch.no_grad():
-        expected = network.features.physical(base, network.module(torch.from_numpy(inputs)).numpy())
+    expected, base = network.module.predict(*network.features.arguments(low, init, lead))
     np.testing.assert_allclose(together, expected, atol=1e-4)
     monkeypatch.setattr(predict, "POINTS", 3 * 24 * 24)
     np.testing.assert_allclose(network(low, init, lead), together, atol=1e-4)

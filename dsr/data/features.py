@@ -1,4 +1,4 @@
-"""What the network sees: channels on the high grid, made from low-resolution fields, static fields and the time."""
+"""What the network sees, as a description: which fields, how they are normalised, and where they lie."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsr.data.calendar import year_angle
-from dsr.data.interpolate import Index, Interpolation
+from dsr.data.interpolate import Index
 from dsr.data.store import Variable
-from dsr.data.sun import cos_zenith
+from dsr.data.sun import solar_scalars
 from dsr.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from dsr.data.store import Store
 
 SETTINGS = ("extras", "members", "ensemble", "fill", "statistics", "calendar", "periodic")  # as model.json has them
-Window = tuple[slice, slice]  # rows and columns of the high grid
+SCALARS = {"solar_zenith": 3, "day_of_year": 2, "lead_time": 1}  # numbers of a time that an extra takes
 
 
 @dataclass
 class Features:
-    """Turns physical fields into the network's inputs and its residuals back into physical fields.
+    """How physical fields become a network's inputs, and its output a physical field; `dsr.models.downscaler` does it.
 
     The prediction is base + scale x network(inputs): base is bicubic interpolation of the (ensemble mean) low field,
     or the training mean where the low data lack the variable; scale is the training standard deviation of the
@@ -46,7 +46,7 @@ class Features:
     static_fields: np.ndarray  # (static, Y, X) float32, physical units
     latitude: np.ndarray | None  # (Y, X) float64 degrees, for the solar zenith angle
     longitude: np.ndarray | None
-    calendar: str  # of the times that `inputs` gets
+    calendar: str  # of the times that `scalars` gets
 
     @classmethod
     def of(cls, store: Store, data: Data) -> Features:
@@ -123,10 +123,6 @@ class Features:
         stds = [self.statistics["residual" if v.name in seen else "high"][v.name]["std"] for v in self.high]
         return np.array([std or 1.0 for std in stds], np.float32)
 
-    @cached_property
-    def bicubic(self) -> Interpolation:
-        return Interpolation(self.low_index, self.low_shape, "bicubic")
-
     def combine(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """(n, [member,] variable, y, x) -> the centre (n, variable, y, x) and, where it is used, the spread."""
         if not self.ensemble:
@@ -135,42 +131,24 @@ class Features:
             return low[:, 0], None
         return low.mean(1), low.std(1, ddof=1) if self.spread else None
 
-    def inputs(
-        self, low: np.ndarray, init_time: np.ndarray, lead_time: np.ndarray, window: Window | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and base of n samples on the high grid, or on a window of it.
+    def arguments(self, low: np.ndarray, init_time: np.ndarray, lead_time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a Downscaler takes of n samples: their low fields without gaps, and their scalars, float32.
 
         low: (n, [member,] variable, y, x) float32, physical units, in the order of `self.low`; times (n) int64 s.
-        Returns (n, channel, Y, X) float32, normalised, and (n, high variable, Y, X) float32, physical units.
         Raises UserError where low values are missing and `fill` is off.
         """
-        rows, columns = window or (slice(0, self.shape[0]), slice(0, self.shape[1]))
-        interpolate = self.bicubic if window is None else self.bicubic.window(rows, columns)
-        centre, spread = self.combine(self._complete(low))
-        mean = self._statistic("low", self.low, "mean")[:, None, None]
-        std = self._statistic("low", self.low, "std")[:, None, None]
-        fields = interpolate(centre)
-        parts = [(fields - mean) / std]
-        if spread is not None:
-            parts.append(interpolate(spread) / std)
-        n, (height, width) = len(low), fields.shape[-2:]
-        if self.static:
-            static = self._normalised_static[:, rows, columns]
-            parts.append(np.broadcast_to(static, (n, *static.shape)))
-        for extra in self.extras:
-            parts.append(self._extra(extra, init_time, lead_time, rows, columns, (n, height, width)))
-        names = [v.name for v in self.low]
-        base = np.empty((n, len(self.high), height, width), np.float32)
-        for i, variable in enumerate(self.high):
-            shared = variable.name in names
-            base[:, i] = (
-                fields[:, names.index(variable.name)] if shared else self.statistics["high"][variable.name]["mean"]
-            )
-        return np.concatenate(parts, 1).astype(np.float32, copy=False), base
+        return self._complete(low), self.scalars(init_time, lead_time).astype(np.float32)
 
-    def physical(self, base: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """base + scale x output, clipped at the variables' physical bounds: (n, variable, Y, X) float32."""
-        return self.clip(base + self.scale[:, None, None] * output)
+    def scalars(self, init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
+        """(n, scalar) float64: what the extras take of the times, (n) int64 seconds; of the sun `solar_scalars`."""
+        time = init_time + lead_time
+        angle = year_angle(time, self.calendar)
+        columns = {
+            "solar_zenith": solar_scalars(time, self.calendar),
+            "day_of_year": np.stack([np.sin(angle), np.cos(angle)], 1),
+            "lead_time": lead_time[:, None] / 86400.0,
+        }
+        return np.concatenate([columns[name] for name in self.extras] or [np.empty((len(time), 0))], 1)
 
     def clip(self, fields: np.ndarray) -> np.ndarray:
         """Clip (n, variable, Y, X) at each variable's physical bounds."""
@@ -191,31 +169,13 @@ class Features:
                 f"low-resolution values are missing ({named} of {low.size // low.shape[axis]} each); "
                 "choose other times, or replace them by the training mean with --fill"
             )
-        means = self._statistic("low", self.low, "mean")[:, None, None]
+        means = self.statistic("low", self.low, "mean")[:, None, None]
         return np.where(missing, means, low)
 
-    def _statistic(self, group: str, variables: list[Variable], key: str) -> np.ndarray:
+    def statistic(self, group: str, variables: list[Variable], key: str) -> np.ndarray:
+        """(variable) float32: a statistic of these variables; 1 for a standard deviation of 0."""
         values = [self.statistics[group][v.name][key] for v in variables]
         return np.array([v or 1.0 for v in values] if key == "std" else values, np.float32)
-
-    @cached_property
-    def _normalised_static(self) -> np.ndarray:
-        mean, std = (self._statistic("static", self.static, key)[:, None, None] for key in ("mean", "std"))
-        return np.nan_to_num((self.static_fields - mean) / std).astype(np.float32)
-
-    def _extra(
-        self, name: str, init: np.ndarray, lead: np.ndarray, rows: slice, columns: slice, shape: tuple[int, int, int]
-    ) -> np.ndarray:
-        if name == "solar_zenith":
-            assert self.latitude is not None and self.longitude is not None
-            cosine = cos_zenith(init + lead, self.latitude[rows, columns], self.longitude[rows, columns], self.calendar)
-            return cosine[:, None]
-        if name == "lead_time":
-            values = (lead / 86400.0)[:, None]
-        else:
-            angle = year_angle(init + lead, self.calendar)
-            values = np.stack([np.sin(angle), np.cos(angle)], 1)
-        return np.broadcast_to(values[:, :, None, None], (shape[0], values.shape[1], *shape[1:])).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """All but the arrays, for model.json."""

@@ -10,6 +10,8 @@ METHODS = ("nearest", "bilinear", "bicubic")
 DENSE = 2**22  # elements: larger matrices are kept sparse
 TILE = 2**17  # high points whose taps are worked out at once, about 400 bytes each
 KEPT = 2**21  # high points whose taps are kept in memory, about 130 bytes each
+Taps = tuple[np.ndarray, np.ndarray]  # (point, tap) places and float64 weights
+Window = tuple[slice, slice]  # rows and columns of the high grid
 
 
 class Index(tuple[np.ndarray, np.ndarray]):
@@ -36,21 +38,19 @@ class Interpolation:
     its nearest edge cell, or go round. Bicubic is cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) with
     a = -3/4, as in torch and OpenCV: on weather fields it beats Keys' own -1/2. Where rows depend on y only and columns
     on x only, the map is two small matrices; otherwise (different projections) it is sparse matrices, tile by tile,
-    which large domains make for each call: 3,500 x 7,000 points took 0.7 GB in all, of which the index is 0.4.
+    which large domains make for each call: 3,500 x 7,000 points took 0.7 GB in all, of which the index is 0.4. What a
+    network sees is interpolated by the same taps in `dsr.models.bicubic`.
     """
 
     def __init__(self, low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str):
-        self.rows, self.columns = low_index
-        self.shape, self.low_shape, self.method = self.rows.shape, tuple(low_shape), method
-        self.period = period = getattr(low_index, "period", None)
-        tolerance = 1e-6  # of a low cell: far below any effect, far above float64 noise in coordinates
-        self.separable = bool(
-            np.ptp(self.rows, axis=1).max() < tolerance and np.ptp(self.columns, axis=0).max() < tolerance
-        )
-        if self.separable:
-            taps = _taps(self.rows[:, 0], low_shape[0], method), _taps(self.columns[0], low_shape[1], method, period)
+        self.index, self.low_shape, self.method = low_index, low_shape, method
+        self.shape = low_index[0].shape
+        along = axes(low_index, low_shape, method)
+        self.separable = along is not None
+        if along:
             matrix = _sparse if max(n * m for n, m in zip(self.shape, low_shape, strict=True)) > DENSE else _dense
-            self.left, self.right = matrix(*taps[0], low_shape[0]), _contiguous(matrix(*taps[1], low_shape[1]).T)
+            rows, columns = along
+            self.left, self.right = matrix(*rows, low_shape[0]), _contiguous(matrix(*columns, low_shape[1]).T)
 
     def __call__(self, low: np.ndarray) -> np.ndarray:
         """(..., y, x) on the low grid -> (..., Y, X) on the high grid, float32. NaN spreads to what it touches."""
@@ -58,46 +58,56 @@ class Interpolation:
         if self.separable and isinstance(self.left, np.ndarray):
             return self.left @ low @ self.right
         high = np.empty((*low.shape[:-2], *self.shape), np.float32)
-        fields, flat = high.reshape(-1, *self.shape), low.reshape(-1, self.low_shape[0] * self.low_shape[1])
+        fields, flat = high.reshape(-1, *self.shape), low.reshape(-1, low.shape[-2] * low.shape[-1])
         if self.separable:
             for field, values in zip(fields, flat, strict=True):
                 field[:] = self.left @ values.reshape(self.low_shape) @ self.right
             return high
-        for rows, tile in self._tiles():
+        for rows, tile in self._matrices():
             fields[:, rows] = (tile @ flat.T).T.reshape(len(fields), -1, self.shape[1])
         return high
 
-    def window(self, rows: slice, columns: slice) -> "Interpolation":
-        """The same map onto a window of the high grid."""
-        cut = object.__new__(Interpolation)
-        cut.low_shape, cut.separable, cut.method, cut.period = self.low_shape, self.separable, self.method, self.period
-        cut.rows, cut.columns = self.rows[rows, columns], self.columns[rows, columns]
-        cut.shape = cut.rows.shape
-        if self.separable:
-            cut.left, cut.right = self.left[rows], _contiguous(self.right[:, columns])
-        return cut
-
-    def _tiles(self) -> Iterator[tuple[slice, Any]]:
+    def _matrices(self) -> Iterator[tuple[slice, Any]]:
         """Blocks of high rows, and the sparse matrix onto each."""
-        return iter(self._kept) if self.rows.size <= KEPT else self._made()
+        return iter(self._kept) if self.index[0].size <= KEPT else self._made()
 
     @cached_property
     def _kept(self) -> list[tuple[slice, Any]]:
         return list(self._made())
 
     def _made(self) -> Iterator[tuple[slice, Any]]:
-        height, width = self.low_shape
-        step = max(1, TILE // self.shape[1])
-        for start in range(0, self.shape[0], step):
-            tile = slice(start, start + step)
-            rows, row_weights = _taps(self.rows[tile].ravel(), height, self.method)
-            columns, column_weights = _taps(self.columns[tile].ravel(), width, self.method, self.period)
-            index = (rows[:, :, None] * width + columns[:, None, :]).reshape(len(rows), -1)
-            weights = (row_weights[:, :, None] * column_weights[:, None, :]).reshape(len(rows), -1)
-            yield tile, _sparse(index, weights, height * width)
+        size = self.low_shape[0] * self.low_shape[1]
+        return ((rows, _sparse(*taps, size)) for rows, taps in tiles(self.index, self.low_shape, self.method))
 
 
-def _taps(position: np.ndarray, size: int, method: str, period: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def axes(low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str) -> tuple[Taps, Taps] | None:
+    """The taps of each high row among low rows, and of columns, where rows depend on y only and columns on x only."""
+    rows, columns = low_index
+    tolerance = 1e-6  # of a low cell: far below any effect, far above float64 noise in coordinates
+    if np.ptp(rows, axis=1).max() < tolerance and np.ptp(columns, axis=0).max() < tolerance:
+        period = getattr(low_index, "period", None)
+        return _taps(rows[:, 0], low_shape[0], method), _taps(columns[0], low_shape[1], method, period)
+    return None
+
+
+def tiles(
+    low_index: tuple[np.ndarray, np.ndarray], low_shape: tuple[int, int], method: str
+) -> Iterator[tuple[slice, Taps]]:
+    """Blocks of high rows, and the taps of each one's points in a flat low field."""
+    high_rows, high_columns = low_index
+    height, width = low_shape
+    step = max(1, TILE // high_rows.shape[1])
+    for start in range(0, len(high_rows), step):
+        tile = slice(start, start + step)
+        rows, row_weights = _taps(high_rows[tile].ravel(), height, method)
+        period = getattr(low_index, "period", None)
+        columns, column_weights = _taps(high_columns[tile].ravel(), width, method, period)
+        index = (rows[:, :, None] * width + columns[:, None, :]).reshape(len(rows), -1)
+        weights = (row_weights[:, :, None] * column_weights[:, None, :]).reshape(len(rows), -1)
+        yield tile, (index, weights)
+
+
+def _taps(position: np.ndarray, size: int, method: str, period: int | None = None) -> Taps:
     """(n) fractional positions -> (n, taps) integer indices, within the domain, and (n, taps) float64 weights."""
     if period is None:
         position = np.clip(position, 0, size - 1)

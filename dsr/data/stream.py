@@ -15,7 +15,7 @@ import numpy as np
 
 from dsr.data.buffers import Buffers
 from dsr.data.counts import count_rows, count_values
-from dsr.data.interpolate import Interpolation
+from dsr.data.interpolate import Interpolation, Window
 from dsr.data.order import order
 from dsr.errors import UserError
 
@@ -30,13 +30,15 @@ BLOCK = 4096  # samples whose order is computed at once
 
 @dataclass
 class Batch:
-    """The arrays of a few samples, all float32 on the high grid (or a patch of it)."""
+    """What is read of a few samples; the rest is made of it where the network runs (`dsr.models.downscaler`)."""
 
     samples: np.ndarray  # (n) int64: their numbers in the split
-    inputs: np.ndarray  # (n, channel, Y, X), normalised
-    base: np.ndarray  # (n, variable, Y, X), physical units
-    target: np.ndarray  # (n, variable, Y, X): what the network's output should be, 0 where missing
-    mask: np.ndarray  # (n, variable, Y, X): 1 where the target counts, 0 where it is missing or of another split
+    low: np.ndarray  # (n, [member,] variable, y, x) float32, physical units, without gaps
+    scalars: np.ndarray  # (n, scalar) float32, see `Features.scalars`
+    truth: np.ndarray  # (n, variable, Y, X) float32, physical units
+    mask: np.ndarray  # (n, variable, Y, X) bool: where the truth counts; elsewhere it is missing or of another split
+    windows: list[Window] | None  # where on the high grid the truths lie, if they are patches
+    seeds: list[int] | None  # of each sample's noise, where there is any
 
 
 def training_fields(store: Store, data: Data) -> np.ndarray:
@@ -167,22 +169,17 @@ class Stream:
         """Read samples by their numbers in the split; crops and noise are keyed on (seed, epoch, sample)."""
         per_field = self.count // len(self.rows)
         rows = self.rows[samples // per_field]
-        windows = [self._window(epoch, sample) for sample in samples.tolist()] if self.patch else None
         buffers = buffers or Buffers()
+        windows = [self._window(epoch, sample) for sample in samples.tolist()] if self.patch else None
         low = buffers.read(self.store.low, rows, self.low_variables, None)
-        high = buffers.read(self.store.high, self.store.high_index[rows], self.high_variables, windows)
-        times = self.init_time[rows], self.lead_time[rows]
-        if windows is None:
-            inputs, base = self.features.inputs(low, *times)
-            return self._batch(samples, self._noisy(inputs, epoch, samples), base, high, self.inside)
-        parts = []
-        for i, window in enumerate(windows):
-            one = slice(i, i + 1)
-            inputs, base = self.features.inputs(low[one], times[0][one], times[1][one], window)
-            inputs = self._noisy(inputs, epoch, samples[one])
-            parts.append(self._batch(samples[one], inputs, base, high[one], self.inside[window]))
-        names = ("samples", "inputs", "base", "target", "mask")
-        return Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        low, scalars = self.features.arguments(low, self.init_time[rows], self.lead_time[rows])
+        truth = buffers.read(self.store.high, self.store.high_index[rows], self.high_variables, windows)
+        inside, seeds = self.inside, None
+        if windows is not None:
+            inside = np.stack([self.inside[window] for window in windows])[:, None]
+        if self.noise:
+            seeds = [int(self._random(epoch, sample, 2).integers(2**63)) for sample in samples.tolist()]
+        return Batch(samples, low, scalars, truth, np.isfinite(truth) & inside, windows, seeds)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -219,30 +216,13 @@ class Stream:
         fields = nearest(features.combine(low)[0])[0]
         return {variable.name: field for variable, field in zip(features.low, fields, strict=True)}
 
-    def _noisy(self, inputs: np.ndarray, epoch: int, samples: np.ndarray) -> np.ndarray:
-        """Augmentation: noise on the channels of the low fields, in place; the interpolated base stays as it is."""
-        if self.noise:
-            channels = self.features.static_channels.start
-            for field, sample in zip(inputs[:, :channels], samples, strict=True):
-                random = self._random(epoch, int(sample), 2)
-                field += np.float32(self.noise) * random.standard_normal(field.shape, np.float32)
-        return inputs
-
     def _random(self, epoch: int, sample: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, 0, purpose, sample]))
 
-    def _window(self, epoch: int, sample: int) -> tuple[slice, slice]:
+    def _window(self, epoch: int, sample: int) -> Window:
         assert self.patch is not None
         y, x = self.origins[self._random(epoch, sample, 1).integers(len(self.origins))]
         return slice(y, y + self.patch), slice(x, x + self.patch)
-
-    def _batch(
-        self, samples: np.ndarray, inputs: np.ndarray, base: np.ndarray, high: np.ndarray, inside: np.ndarray
-    ) -> Batch:
-        mask = np.isfinite(high) & inside
-        scale = self.features.scale[:, None, None]
-        target = np.where(mask, (high - base) / scale, 0).astype(np.float32)
-        return Batch(samples, inputs, base, target, mask.astype(np.float32))
 
 
 def _origins(inside: np.ndarray, patch: int) -> np.ndarray:

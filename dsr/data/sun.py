@@ -24,15 +24,17 @@ def hour_angle(time: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return 2 * np.pi * (time / 86400.0 % 1 + minutes / 1440.0)
 
 
-def cos_zenith(
-    time: np.ndarray, latitude: np.ndarray, longitude: np.ndarray, calendar: str = "proleptic_gregorian"
-) -> np.ndarray:
-    """The cosine of the solar zenith angle, negative at night: (n) int64 seconds UTC -> (n, Y, X) float32.
+def solar_scalars(time: np.ndarray, calendar: str) -> np.ndarray:
+    """(n) int64 seconds UTC -> (n, 3) float64, which times `solar_fields` and summed is the cosine of the zenith angle.
 
-    Latitude and longitude (Y, X) in degrees. The season is the phase of the year in `calendar`.
+    The season is the phase of the year in `calendar`.
     """
-    angle = year_angle(time, calendar)[:, None, None]
-    hour = hour_angle(time[:, None, None], angle) + np.radians(longitude) - np.pi
-    phi, delta = np.radians(latitude), declination(angle)
-    sine = np.sin(phi) * np.sin(delta) + np.cos(phi) * np.cos(delta) * np.cos(hour)
-    return sine.astype(np.float32)
+    year = year_angle(time, calendar)
+    delta, hour = declination(year), hour_angle(time, year)
+    return np.stack([np.sin(delta), np.cos(delta) * np.cos(hour), np.cos(delta) * np.sin(hour)], -1)
+
+
+def solar_fields(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """(Y, X) degrees -> (3, Y, X) float64, see `solar_scalars`. At night the cosine is negative."""
+    phi, turn = np.radians(latitude), np.radians(longitude)
+    return np.stack([np.sin(phi), -np.cos(phi) * np.cos(turn), np.cos(phi) * np.sin(turn)])

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsr.data import sun
-from dsr.data.calendar import year_angle
+from dsr.data.features import SCALARS
 from dsr.data.interpolate import Index, Interpolation
 from dsr.data.samples import Samples
 
@@ -69,7 +68,8 @@ class Ridge:
         std = np.array([s["std"] or 1.0 for s in statistics])[:, None, None]
         parts = [(centre - mean) / std] + ([] if spread is None else [spread / std])
         fields = np.nan_to_num(np.concatenate(parts, 1)).astype(np.float32)
-        return self.design.blocks(fields, _extras(features, samples).astype(np.float32), mask, tiles)
+        extras = features.scalars(samples.init_time, samples.lead_time).astype(np.float32)
+        return self.design.blocks(fields, extras, mask, tiles)
 
     def _moments(self, pairs: Pairs, mask: np.ndarray, tiles: range) -> dict[int, list[Any]]:
         """Of each tile the sums of x x' and x y' in float64, where x ends in 1 and y holds the targets."""
@@ -131,25 +131,9 @@ def _about(xx: np.ndarray, xy: np.ndarray, mean_x: np.ndarray, mean_y: np.ndarra
     return own, xy[:-1] - np.outer(mean_x, sum_y) - np.outer(sum_x, mean_y) + n * np.outer(mean_x, mean_y)
 
 
-def _extras(features: Features, samples: Samples) -> np.ndarray:
-    """(n, extra) float64. The sun's three columns span the cosine of its zenith angle at every place."""
-    year = year_angle(samples.time, features.calendar)
-    hour, declination = sun.hour_angle(samples.time, year), sun.declination(year)
-    columns = {
-        "solar_zenith": [np.sin(declination), np.cos(declination) * np.cos(hour), np.cos(declination) * np.sin(hour)],
-        "day_of_year": [np.sin(year), np.cos(year)],
-        "lead_time": [samples.lead_time / 86400.0],
-    }
-    chosen = [column for name in features.extras for column in columns[name]]
-    return np.stack(chosen, 1) if chosen else np.empty((len(samples.time), 0))
-
-
-_EXTRAS = {"solar_zenith": 3, "day_of_year": 2, "lead_time": 1}
-
-
 def _counts(features: Features) -> tuple[int, int]:
     """How many low fields and extras there are."""
-    return len(features.low) * (2 if features.spread else 1), sum(_EXTRAS[name] for name in features.extras)
+    return len(features.low) * (2 if features.spread else 1), sum(SCALARS[name] for name in features.extras)
 
 
 def _widest(features: Features) -> Windows | None:

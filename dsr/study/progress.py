@@ -139,16 +139,17 @@ def _slot_seconds(task: Task) -> float:
     from dsr.data.features import Features
     from dsr.data.store import Store
     from dsr.data.stream import Stream
+    from dsr.models.downscaler import Downscaler
 
     torch.set_num_threads(1)
     data, store = task.experiment.dsr.data, Store(task.store)
     features = Features.of(store, data)
     stream = Stream(store, features, data, "train", seed=0)
-    network = task.experiment.dsr.model.build(features)
+    downscaler = Downscaler(features, task.experiment.dsr.model.build(features))
     times = []
     for _ in range(TRIES):
         started = time.perf_counter()
-        batch = stream.read(0, np.arange(task.experiment.micro_batch))
-        network(torch.from_numpy(batch.inputs)).square().mean().backward()
+        example = downscaler.example(stream.read(0, np.arange(task.experiment.micro_batch)), data.noise)
+        downscaler.network(example.inputs).square().mean().backward()
         times.append(time.perf_counter() - started)
     return min(times)

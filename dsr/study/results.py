@@ -149,8 +149,8 @@ def test_error(run: Run, split: str = "test") -> TestError:
     area = store.grid("high").area() * store.mask(split)
     tally = Tally({"rmse": RMSE()})
     for samples in read(store, features, store.samples(split), values=2**20):
-        given = samples.low[..., low, :, :], samples.init_time, samples.lead_time
-        fields = {"network": network(*given), "bicubic": features.clip(features.inputs(*given)[1])}
+        given = features.arguments(samples.low[..., low, :, :], samples.init_time, samples.lead_time)
+        fields = dict(zip(("network", "bicubic"), network.module.predict(*given), strict=True))
         tally.add(Truth.of(samples.truth, area), fields)
     rmse, bicubic = (
         dict(zip((v.name for v in features.high), tally.values("rmse", method).tolist(), strict=True))

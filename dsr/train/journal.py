@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from dsr.progress import bar
 from dsr.scaling.noise import unmeasured
@@ -93,7 +92,7 @@ class Journal:
             if line[name] is not None:
                 self.board.add_scalar(f"train/{name}", line[name], done)
 
-    def validated(self, done: int, skill: Skill, validation: Validation, network: torch.nn.Module) -> None:
+    def validated(self, done: int, skill: Skill, validation: Validation) -> None:
         """Record one validation, in numbers and as an image of its first sample."""
         if self.run is None:
             return
@@ -106,7 +105,7 @@ class Journal:
                 self.board.add_scalar(f"validation/skill_against_bicubic_{name}", skill.skill[name], done)
         if done >= 2 * self.drawn or self.last:  # drawing takes time, and later changes are slow
             self.drawn = done
-            for variable, panels in validation.first_sample(network):
+            for variable, panels in validation.first_sample():
                 image = side_by_side(panels, f"{variable.name} ({variable.units})")
                 self.board.add_image(f"validation/{variable.name}", image, done, dataformats="HWC")
         self.board.flush()

@@ -25,6 +25,7 @@ from dsr.data.order import order
 from dsr.data.store import Store
 from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
+from dsr.models.downscaler import Downscaler, Example
 from dsr.run import Run
 from dsr.run.checkpoints import checkpoint_name, weights_sha256
 from dsr.run.lock import claim
@@ -110,9 +111,9 @@ def train(run: Run | None, device: torch.device) -> None:
     stream = Stream(store, features, settings.data, "train", settings.seed, watch.beat)
     shares = settings.loss.shares([variable.name for variable in features.high])
     torch.manual_seed(settings.seed)
-    network = settings.model.build(features).to(device)
-    deepspeed, reduction = engine.build(network, config, experiment, plan)
-    validation = Validation(store, features, settings.data, plan.micro_batch, store.grid("high").area())
+    downscaler = Downscaler(features, settings.model.build(features)).to(device)
+    deepspeed, reduction = engine.build(downscaler.network, config, experiment, plan)
+    validation = Validation(store, downscaler, settings.data, plan.micro_batch, store.grid("high").area())
 
     # ---- where to begin: at the last checkpoint that the folder holds
     first, best = 0, float("inf")
@@ -141,7 +142,8 @@ def train(run: Run | None, device: torch.device) -> None:
             engine.resize(deepspeed, reduction, phase)
             goal = objective(settings.loss, shares, counts, mine.start, phase.slots, device)
             waiting = Waiting(batches)
-            totals = play(deepspeed, reduction, goal, settings.seed, update, mine, waiting, device)
+            examples = (downscaler.example(batch, settings.data.noise) for batch in waiting)
+            totals = play(deepspeed, reduction, goal, settings.seed, update, mine, examples, device)
             check_finite(totals, update, stream, plan)
             if totals.slot_squares and totals.gradient_norm is not None:
                 weights = [goal.weights[slot] for slot in totals.slot_squares]
@@ -165,12 +167,12 @@ def train(run: Run | None, device: torch.device) -> None:
             every = settings.validation.every
             if last or (done % every if every else (done - phase.update) % phase.updates_per_epoch) == 0:
                 with average.in_place() if average else contextlib.nullcontext():
-                    skill = validation.measure(deepspeed.module, device)
+                    skill = validation.measure(device)
                     if not math.isfinite(skill.score):
                         raise NotFinite(
                             f"the network's fields are not finite after update {done}: lower the learning rate"
                         )
-                    journal.validated(done, skill, validation, deepspeed.module)
+                    journal.validated(done, skill, validation)
                     if skill.score < best:
                         best = skill.score
                         save_model(run, deepspeed, experiment, features, store, done, skill)
@@ -237,7 +239,7 @@ def play(
     seed: int,
     update: int,
     mine: range,
-    batches: Iterator[Batch],
+    examples: Iterator[Example],
     device: torch.device,
 ) -> Totals:
     """Forward and backward of this rank's slots of one update; the last backward ends in the reduction."""
@@ -247,11 +249,9 @@ def play(
     dtype = next(network.parameters()).dtype
     generator = engine.generator(device)
     deepspeed.set_gradient_accumulation_boundary(False)
-    for slot, batch in zip(mine, batches, strict=True):
+    for slot, example in zip(mine, examples, strict=True):
         generator.manual_seed(slot_seed(seed, update, slot))
-        inputs = torch.from_numpy(batch.inputs).to(device, dtype)
-        target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
-        loss = objective.of_slot(deepspeed(inputs).float(), target, mask)
+        loss = objective.of_slot(deepspeed(example.inputs.to(dtype)).float(), example.target, example.mask)
         watch.beat()
         share = reduction.note(slot, loss, watch.stop_requested())
         if slot == mine[-1]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dsr.data.features import Features
 from dsr.data.store import Store, Variable
 from dsr.data.stream import Batch, Stream
 from dsr.errors import UserError
+from dsr.models.downscaler import Downscaler
 from dsr.scaling.tree import shares
 from dsr.train import watch
 from dsr.train.reduce import gather_ordered
@@ -39,14 +39,13 @@ class Skill:
 class Validation:
     """The validation split in batches that are fixed by the sample's number, dealt to the ranks in blocks."""
 
-    def __init__(self, store: Store, features: Features, data: "Data", batch: int, weights: np.ndarray):
-        self.stream = Stream(store, features, data, "validation", seed=0)
-        self.features, self.batch = features, batch
+    def __init__(self, store: Store, downscaler: Downscaler, data: "Data", batch: int, weights: np.ndarray):
+        self.downscaler, self.features, self.batch = downscaler, downscaler.features, batch
+        self.stream = Stream(store, self.features, data, "validation", seed=0)
         self.weights = weights.astype(np.float64)  # (Y, X): the cells' areas
         self.metric = RMSE()
 
-    @torch.no_grad()
-    def measure(self, network: torch.nn.Module, device: torch.device) -> Skill:
+    def measure(self, device: torch.device) -> Skill:
         """Run the network over the split; every rank must call it. Sums are taken in sample order in float64."""
         count = self.stream.count
         starts = list(range(0, count, self.batch))
@@ -54,7 +53,7 @@ class Validation:
         rows = []
         for start in (starts[i] for i in mine):
             samples = np.arange(start, min(start + self.batch, count))
-            rows.append(self._errors(network, samples))
+            rows.append(self._errors(samples))
             watch.beat()
         variables = len(self.features.high)
         own = np.concatenate(rows) if rows else np.zeros((0, variables, 3))
@@ -73,30 +72,25 @@ class Validation:
             score=float(np.mean(rmse / self.features.scale)),
         )
 
-    @torch.no_grad()
-    def first_sample(self, network: torch.nn.Module) -> Iterator[tuple[Variable, dict[str, np.ndarray]]]:
+    def first_sample(self) -> Iterator[tuple[Variable, dict[str, np.ndarray]]]:
         """Each variable with its fields (Y, X) of the first sample: low, bicubic, network and truth, by name."""
-        batch, predicted, truth = self._predict(network, np.zeros(1, np.int64))
-        truth = np.where(batch.mask > 0, truth, np.nan)
+        batch, *predicted = self._predict(np.zeros(1, np.int64))
+        truth = np.where(batch.mask, batch.truth, np.nan)
         nearest = self.stream.nearest(0)
         for i, variable in enumerate(self.features.high):
             panels = {"low": nearest[variable.name]} if variable.name in nearest else {}
-            panels |= {"bicubic": batch.base[0, i], "network": predicted[0, i], "truth": truth[0, i]}
-            yield variable, panels
+            panels |= {name: fields[0, i] for name, fields in zip(("network", "bicubic"), predicted, strict=True)}
+            yield variable, panels | {"truth": truth[0, i]}
 
-    def _predict(self, network: torch.nn.Module, samples: np.ndarray) -> tuple[Batch, np.ndarray, np.ndarray]:
-        """The samples' batch, and prediction and truth in physical units, both (n, variable, Y, X)."""
+    def _predict(self, samples: np.ndarray) -> tuple[Batch, np.ndarray, np.ndarray]:
+        """The samples' batch, and what the network and interpolation make of it, both (n, variable, Y, X)."""
         batch = self.stream.read(0, samples)
-        parameter = next(network.parameters())
-        network.eval()  # training takes it back at its next update
-        output = network(torch.from_numpy(batch.inputs).to(parameter.device, parameter.dtype)).float().cpu().numpy()
-        truth = batch.base + self.features.scale[:, None, None] * batch.target
-        return batch, self.features.physical(batch.base, output), truth
+        self.downscaler.network.eval()  # training takes it back at its next update
+        return batch, *self.downscaler.predict(batch.low, batch.scalars)
 
-    def _errors(self, network: torch.nn.Module, samples: np.ndarray) -> np.ndarray:
+    def _errors(self, samples: np.ndarray) -> np.ndarray:
         """(n, variable, 3) float64: what RMSE sums for the network and for the base, and the weights."""
-        batch, predicted, fields = self._predict(network, samples)
-        truth = Truth(fields, batch.mask * self.weights)
-        predictions = predicted, self.features.clip(batch.base.copy())
+        batch, *predictions = self._predict(samples)
+        truth = Truth(batch.truth, batch.mask * self.weights)
         sums = [self.metric.sums(Pair(prediction, truth)) for prediction in predictions]
         return np.concatenate([*sums, truth.total_weight[..., None]], -1)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from dsr.config import Experiment, validate
-from dsr.data.stream import Batch
+from dsr.models.downscaler import Example
 from dsr.models.networks.deepdownscale import DeepDownscale
 from dsr.run import Run
 from dsr.scaling.deepspeed_config import deepspeed_config
@@ -222,18 +222,15 @@ def network(net: str, device: torch.device) -> torch.nn.Module:
     return settings.build(features(CHANNELS, range(CHANNELS - 1, CHANNELS), VARIABLES, (side, side))).to(device)
 
 
-def batches(net: str, count: int) -> list[Batch]:
+def examples(net: str, count: int, device: torch.device) -> list[Example]:
     """The slots of this rank, held in memory: what is timed is the update, not the loader."""
     side = NETS[net][1]
-    random = np.random.default_rng(dist.get_rank())
+    random = torch.Generator().manual_seed(dist.get_rank())
 
-    def field(channels: int) -> np.ndarray:
-        return random.normal(size=(MICRO_BATCH, channels, side, side)).astype(np.float32)
+    def field(channels: int) -> torch.Tensor:
+        return torch.randn(MICRO_BATCH, channels, side, side, generator=random).to(device)
 
-    return [
-        Batch(np.arange(MICRO_BATCH), field(CHANNELS), field(VARIABLES), field(VARIABLES), np.ones_like(field(2)))
-        for _ in range(count)
-    ]
+    return [Example(field(CHANNELS), field(VARIABLES), torch.ones_like(field(VARIABLES))) for _ in range(count)]
 
 
 def experiment(accumulation: int, exact: bool) -> Experiment:
@@ -247,10 +244,9 @@ def experiment(accumulation: int, exact: bool) -> Experiment:
     return validate(values, "benchmark")
 
 
-def masked_mean(output: torch.Tensor, batch: Batch, device: torch.device) -> torch.Tensor:
+def masked_mean(output: torch.Tensor, example: Example) -> torch.Tensor:
     """The mean squared error of one micro-batch, as a training of one's own would have it."""
-    target, mask = torch.from_numpy(batch.target).to(device), torch.from_numpy(batch.mask).to(device)
-    return ((output - target) * mask).square().sum() / mask.sum().clamp(min=1)
+    return ((output - example.target) * example.mask).square().sum() / example.mask.sum().clamp(min=1)
 
 
 def ours(net: str, accumulation: int, device: torch.device) -> Update:
@@ -259,7 +255,7 @@ def ours(net: str, accumulation: int, device: torch.device) -> Update:
     plan = make_plan(chosen, mode="strong", gpus=ranks, samples=10**6, available=ranks)
     deepspeed, reduction = engine.build(network(net, device), deepspeed_config(chosen, plan), chosen, plan)
     first = dist.get_rank() * accumulation
-    mine, slots = range(first, first + accumulation), batches(net, accumulation)
+    mine, slots = range(first, first + accumulation), examples(net, accumulation, device)
     counts = np.full((plan.slots, VARIABLES), MICRO_BATCH * NETS[net][1] ** 2)
 
     def update() -> None:
@@ -279,13 +275,12 @@ def stock(net: str, accumulation: int, device: torch.device) -> Update:
     plan = make_plan(chosen, mode="strong", gpus=ranks, samples=10**6, available=ranks)
     config = {key: value for key, value in deepspeed_config(chosen, plan).items() if key != "dsr"}
     own, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=config)
-    slots = batches(net, accumulation)
+    slots = examples(net, accumulation, device)
 
     def update() -> None:
         own.train()
-        for batch in slots:
-            output = own(torch.from_numpy(batch.inputs).to(device))
-            own.backward(masked_mean(output, batch, device))
+        for example in slots:
+            own.backward(masked_mean(own(example.inputs), example))
             own.step()
 
     return update
@@ -300,16 +295,15 @@ def peer(net: str, accumulation: int, device: torch.device, fused: bool | None =
     plain = network(net, device)
     model = DistributedDataParallel(plain) if dist.get_world_size() > 1 else plain
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-4, fused=fused)
-    slots = batches(net, accumulation)
+    slots = examples(net, accumulation, device)
 
     def update() -> None:
         model.train()
-        for i, batch in enumerate(slots):
+        for i, example in enumerate(slots):
             last = i == len(slots) - 1
             wait = model.no_sync() if model is not plain and not last else nullcontext()  # type: ignore[operator]
             with wait:
-                output = model(torch.from_numpy(batch.inputs).to(device))
-                (masked_mean(output, batch, device) / accumulation).backward()
+                (masked_mean(model(example.inputs), example) / accumulation).backward()
         optimizer.step()
         optimizer.zero_grad()
 

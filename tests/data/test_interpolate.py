@@ -83,17 +83,6 @@ def test_the_sparse_form_is_the_separable_one(method, monkeypatch):
     np.testing.assert_allclose(same(values), matrices(values), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("turn", [0, 1e-2])
-def test_a_window_is_a_crop(method, turn):
-    values = np.random.default_rng(3).normal(size=(2, 6, 7)).astype(np.float32)
-    whole = Interpolation((CELLS[0] + turn * CELLS[1], CELLS[1]), (6, 7), method)
-    rows, columns = slice(5, 13), slice(0, 9)
-    found = whole.window(rows, columns)(values)
-    assert found.shape == (2, 8, 9)
-    np.testing.assert_allclose(found, whole(values)[:, rows, columns], atol=1e-6)
-
-
 def test_a_missing_value_is_never_passed_off_as_a_number():
     values = np.ones((6, 7), np.float32)
     values[2, 3] = np.nan
@@ -112,8 +101,6 @@ def test_columns_that_go_round_have_no_seam(method, turn):
     field = np.random.default_rng(0).normal(size=(2, 6, 7)).astype(np.float32)
     assert onto.separable == (turn == 0)
     np.testing.assert_allclose(onto(np.roll(field, 3, -1)), np.roll(onto(field), 12, -1), atol=1e-5)
-    window = onto.window(slice(0, 24), slice(0, 6))
-    np.testing.assert_allclose(window(field), onto(field)[..., :6], atol=1e-6)
 
 
 def test_a_column_that_repeats_the_first_is_not_used_twice():
@@ -138,4 +125,3 @@ def test_large_domains_have_the_same_map(method, monkeypatch):
         for where, field in zip((CELLS, turned), expected, strict=True):
             onto = Interpolation(where, (6, 7), method)
             np.testing.assert_allclose(onto(values[None]), field, rtol=1e-6, atol=1e-6)
-            np.testing.assert_allclose(onto.window(*INSIDE)(values[None]), field[:, *INSIDE], rtol=1e-6, atol=1e-6)

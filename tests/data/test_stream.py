@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from dsr.config import Data
@@ -15,6 +16,7 @@ from dsr.data.order import order
 from dsr.data.store import Store
 from dsr.data.stream import Stream, training_fields, training_samples
 from dsr.errors import UserError
+from dsr.models.downscaler import Downscaler
 from tests.stores import DAY, HOUR, make, sign, thirds, write_tiny_store
 
 
@@ -74,7 +76,9 @@ def test_fewer_samples_are_whole_runs_spread_over_the_training_split_only(tmp_pa
     assert training_fields(store, Data(samples=24)).tolist() == list(range(24))
     source = stream(tmp_path / "s.zarr", samples=6)
     assert source.count == training_samples(store, Data(samples=6)) == 6
-    assert np.allclose(source.read(0, np.array([3])).target, stream(tmp_path / "s.zarr").read(0, np.array([12])).target)
+    assert np.array_equal(
+        source.read(0, np.array([3])).truth, stream(tmp_path / "s.zarr").read(0, np.array([12])).truth
+    )
     for split in ("validation", "test"):
         assert stream(tmp_path / "s.zarr", split, samples=6).count == 3
     assert training_samples(store, Data(samples=6, patch=4)) == 6 * 4
@@ -92,69 +96,64 @@ def test_beginning_in_mid_epoch_gives_the_rest_of_the_same_sequence(tiny_store):
     assert dealt(source, 9, 9, 1) == {}
 
 
-def test_a_batch_is_what_features_and_store_say(tiny_store):
-    source = stream(tiny_store)
-    store = source.store
-    batch = source.read(0, np.array([31, 2]))
-    low = store.low[np.array([31, 2])]
-    inputs, base = source.features.inputs(low, store.low_init_time[[31, 2]], store.low_lead_time[[31, 2]])
-    truth = store.high[np.array([31, 2])]
-    assert batch.inputs.tobytes() == inputs.tobytes() and batch.base.tobytes() == base.tobytes()
-    np.testing.assert_allclose(batch.base + source.features.scale[:, None, None] * batch.target, truth, atol=1e-4)
-    assert (batch.mask == 1).all()
-    assert {array.dtype for array in (batch.inputs, batch.base, batch.target, batch.mask)} == {np.dtype(np.float32)}
+def test_a_batch_is_what_the_store_holds(tiny_store):
+    source, rows = stream(tiny_store, extras=["lead_time"]), np.array([31, 2])
+    store, batch = source.store, source.read(0, rows)
+    low, scalars = source.features.arguments(store.low[rows], store.low_init_time[rows], store.low_lead_time[rows])
+    assert batch.low.tobytes() == low.tobytes() and batch.scalars.tobytes() == scalars.tobytes()
+    assert batch.truth.tobytes() == store.high[rows].tobytes() and batch.mask.all()
+    assert {array.dtype for array in (batch.low, batch.scalars, batch.truth)} == {np.dtype(np.float32)}
+    assert batch.mask.dtype == bool and batch.windows is batch.seeds is None
 
 
 def test_other_splits_begin_at_their_own_first_sample(tiny_store):
     source = stream(tiny_store, "test", patch=8)
     batch = source.read(0, np.array([0]))
-    assert source.count == 10 and batch.base.shape[-2:] == (24, 24)  # patches are for training only
-    truth = source.store.high[50]
-    np.testing.assert_allclose(batch.base[0] + source.features.scale[:, None, None] * batch.target[0], truth, atol=1e-4)
+    assert source.count == 10 and batch.windows is None  # patches are for training only
+    assert np.array_equal(batch.truth[0], source.store.high[50])
 
 
 def test_chosen_variables_come_in_the_order_asked_for(tiny_store):
     both, turned = stream(tiny_store), stream(tiny_store, low=["u", "t"], high=["p", "t"])
     one, other = both.read(0, np.array([4])), turned.read(0, np.array([4]))
-    np.testing.assert_allclose(other.inputs[:, [1, 0]], one.inputs[:, :2], atol=1e-6)
-    assert np.array_equal(other.target[:, ::-1], one.target)
+    assert np.array_equal(other.low[:, :, ::-1], one.low)
+    assert np.array_equal(other.truth[:, ::-1], one.truth)
 
 
 def test_missing_targets_are_masked(tmp_path):
     write_tiny_store(tmp_path / "a.zarr", missing=True)
-    batch = stream(tmp_path / "a.zarr").read(0, np.array([1]))
-    assert (batch.mask[0, 1] == 0).sum() == 9 * 19 and (batch.mask[0, 1, 1:10, 1:20] == 0).all()
-    assert (batch.mask[0, 0] == 0).sum() == 24 and (batch.mask[0, 0, 1] == 0).all()
-    assert np.isfinite(batch.target).all() and not batch.target[batch.mask == 0].any()
+    source = stream(tmp_path / "a.zarr")
+    batch = source.read(0, np.array([1]))
+    assert (~batch.mask[0, 1]).sum() == 9 * 19 and not batch.mask[0, 1, 1:10, 1:20].any()
+    assert (~batch.mask[0, 0]).sum() == 24 and not batch.mask[0, 0, 1].any()
+    example = Downscaler(source.features, torch.nn.Identity()).example(batch)
+    assert example.target.isfinite().all() and torch.equal(example.mask, torch.from_numpy(batch.mask).float())
+    assert not example.target[example.mask == 0].any()
 
 
 # ---- patches, and a split by region
-
-
-def cut(batch):
-    """Where each patch was cut out: the hill, which stands in the static channel, tells."""
-    return [array.tobytes() for array in batch.inputs[:, 4]]
 
 
 def test_patches_are_keyed_on_seed_epoch_and_sample(tiny_store):
     source = stream(tiny_store, patch=8)
     assert source.count == training_samples(Store(tiny_store), Data(patch=8)) == 40 * 9
     together, alone = source.read(1, np.array([7, 100])), source.read(1, np.array([100]))
-    assert together.inputs.shape == (2, 5, 8, 8)
-    assert together.inputs[1:].tobytes() == alone.inputs.tobytes()
+    assert together.truth.shape == together.mask.shape == (2, 2, 8, 8)
+    assert together.truth[1:].tobytes() == alone.truth.tobytes() and together.windows[1:] == alone.windows
     again = stream(tiny_store, patch=8).read(1, np.array([100]))
-    assert cut(again) == cut(alone)
+    assert again.windows == alone.windows
     others = [source.read(2, np.array([100])), stream(tiny_store, seed=6, patch=8).read(1, np.array([100]))]
-    assert all(cut(other) != cut(alone) for other in others)
-    assert len({where for sample in range(30) for where in cut(source.read(1, np.array([sample])))}) > 20
+    assert all(other.windows != alone.windows for other in others)
+    places = [source.read(1, np.array([sample])).windows[0] for sample in range(30)]
+    assert len({(rows.start, columns.start) for rows, columns in places}) > 20
 
 
 def test_a_patch_is_a_crop_of_its_field(tiny_store):
-    patch, field = stream(tiny_store, patch=8).read(0, np.array([22])), stream(tiny_store).read(0, np.array([2]))
-    windows = [(slice(y, y + 8), slice(x, x + 8)) for y in range(17) for x in range(17)]
-    window = next(w for w in windows if np.allclose(field.inputs[0, 4][w], patch.inputs[0, 4], atol=1e-6))
-    np.testing.assert_allclose(patch.target[0], field.target[0][:, *window], atol=1e-3)
-    np.testing.assert_allclose(patch.inputs[0], field.inputs[0][:, *window], atol=1e-3)
+    source = stream(tiny_store, patch=8)
+    patch, field = source.read(0, np.array([22])), stream(tiny_store).read(0, np.array([2]))
+    window, module = patch.windows[0], Downscaler(source.features, torch.nn.Identity())
+    assert np.array_equal(patch.truth[0], field.truth[0][:, *window])
+    assert torch.equal(module.example(patch).target[0], module.example(field).target[0][:, *window])
 
 
 @pytest.fixture
@@ -310,21 +309,3 @@ def test_leaving_early_ends_the_reader(tiny_store):
         next(batches)
         break
     assert threading.active_count() <= before + 1
-
-
-def test_noise_is_on_the_low_fields_inputs_alone_and_keyed_on_seed_epoch_and_sample(tiny_store):
-    clean, noisy = stream(tiny_store), stream(tiny_store, noise=0.5)
-    samples = np.array([3, 17])
-    plain, first = clean.read(2, samples), noisy.read(2, samples)
-    added = first.inputs - plain.inputs
-    channels = noisy.features.static_channels.start
-    assert np.abs(added[:, :channels].std((2, 3)) - 0.5).max() < 0.1
-    assert not added[:, channels:].any()
-    assert (first.base == plain.base).all() and (first.target == plain.target).all()
-    assert (noisy.read(2, samples[::-1]).inputs == first.inputs[::-1]).all()  # whatever else is in the batch
-    for other in (noisy.read(3, samples), stream(tiny_store, seed=6, noise=0.5).read(2, samples)):
-        assert (other.inputs[:, :channels] != first.inputs[:, :channels]).all()
-    assert (
-        stream(tiny_store, "validation", noise=0.5).read(0, samples[:1]).inputs
-        == stream(tiny_store, "validation").read(0, samples[:1]).inputs
-    ).all()

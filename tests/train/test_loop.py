@@ -20,6 +20,7 @@ from dsr.data.features import Features
 from dsr.data.order import order
 from dsr.data.store import Store
 from dsr.data.stream import Stream
+from dsr.models.downscaler import Downscaler
 from dsr.run import Run
 from dsr.run.checkpoints import read_checkpoint, read_model
 from dsr.scaling.plan import Plan
@@ -213,15 +214,14 @@ def test_the_noise_scale_is_that_of_the_slots_gradients(tiny_store, tmp_path, ev
     features = Features.of(store, experiment.dsr.data)
     torch.manual_seed(1)
     network = experiment.dsr.model.build(features)
-    stream = Stream(store, features, experiment.dsr.data, "train", 1)
+    stream, downscaler = Stream(store, features, experiment.dsr.data, "train", 1), Downscaler(features, network)
     gradients = []
     for _, _, batches in stream.slots(0, 1, 12, 1, range(12)):
         for slot, batch in enumerate(batches):
             torch.manual_seed(train.slot_seed(1, 0, slot))
             network.zero_grad()
-            torch.nn.functional.mse_loss(
-                network(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.target)
-            ).backward()
+            example = downscaler.example(batch)
+            torch.nn.functional.mse_loss(network(example.inputs), example.target).backward()
             gradients.append(np.concatenate([p.grad.numpy().ravel() for p in network.parameters()]).astype(float))
     matrix = np.stack(gradients)  # a slot is one sample
     small = (matrix[::every] ** 2).sum(1).mean()
@@ -442,8 +442,7 @@ def test_what_a_finished_run_leaves(runs, tiny_store):
     store = Store(tiny_store)
     stream = Stream(store, features, prepared_data(run), "validation", 0)
     batch = stream.read(0, np.arange(10))
-    with torch.no_grad():
-        fields = features.physical(batch.base, network(torch.from_numpy(batch.inputs)).numpy())
+    fields, _ = Downscaler(features, network).predict(batch.low, batch.scalars)
     truth = store.high[store.high_index[store.samples("validation")]]
     rmse = np.sqrt(((fields - truth) ** 2).mean((0, 2, 3)))
     best = min((line for line in run.logged() if "validation" in line), key=lambda line: line["validation"]["score"])

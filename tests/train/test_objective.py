@@ -11,6 +11,7 @@ from dsr.data.features import Features
 from dsr.data.store import Store
 from dsr.data.stream import Stream
 from dsr.errors import UserError
+from dsr.models.downscaler import Downscaler
 from dsr.models.losses import Loss
 from dsr.models.losses.mae import MAE
 from dsr.models.losses.mse import MSE
@@ -130,8 +131,8 @@ def test_it_is_the_loss_and_gradient_of_the_whole_batch(table, cut):
     stream = Stream(store, features, chosen.data, "train", chosen.seed)
     played = stream.slots(0, 1, 1, 16, range(1))
     _, counts, batches = next(played)
-    batch = next(batches)
-    inputs, target, mask = (torch.from_numpy(each).double() for each in (batch.inputs, batch.target, batch.mask))
+    example = Downscaler(features, network).example(next(batches))
+    inputs, target, mask = (each.double() for each in (example.inputs, example.target, example.mask))
     error = (network.double()(inputs) - target).square() * mask
     loss = (error.sum((0, 2, 3)) / mask.sum((0, 2, 3))).mean()
     assert 0 < mask.mean() < 1 and counts.tolist() == [mask.sum((0, 2, 3)).tolist()]
