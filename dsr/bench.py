@@ -1,4 +1,4 @@
-"""How fast a store is read here, and how fast a config's network takes what is read: which of them makes one wait."""
+"""Whether reading a store or running a config's network is the bottleneck on this machine."""
 
 import time
 from collections.abc import Callable
@@ -21,9 +21,9 @@ SECONDS = 2.5  # for each of the measurements
 
 
 def bench(path: str, config: Path | None = None) -> str:
-    """Samples a second of the store and of the network, one rank of one thread, in about ten seconds; for people.
+    """Samples per second of reading and of the network, for one rank with one thread, in about ten seconds, as text.
 
-    Raises UserError where the config (by default the default experiment) does not fit the store.
+    Raises UserError if the config (by default the default experiment) does not fit the store.
     """
     task = resolve(config, store=path)
     experiment = task.experiment
@@ -39,14 +39,14 @@ def bench(path: str, config: Path | None = None) -> str:
         return _rate(lambda i: stream.read(0, batches[i], buffers), limit, size)
 
     taken, first = reading(direct, len(batches))
-    rates = {"the first time": first, "read before (files in memory)": reading(direct, taken)[1]}
-    best = rates["read before (files in memory)"]
+    rates = {"first pass": first, "again (files in page cache)": reading(direct, taken)[1]}
+    best = rates["again (files in page cache)"]
     if not why:
         reading(kept, taken)
-        best = rates["kept decoded"] = reading(kept, taken)[1]
+        best = rates["from the cache of decoded rows"] = reading(kept, taken)[1]
     network = _network_rate(experiment, features, Stream(direct, features, data, "train", 1).read(0, batches[0]))
     lines = [f"reading, {name:30} {rate:12,.0f} samples/s" for name, rate in rates.items()]
-    lines += [f"not kept decoded: {why}"] if why else []
+    lines += [f"decoded rows are not cached: {why}"] if why else []
     lines += [f"network, {experiment.dsr.model.name + ', both passes':30} {network:12,.0f} samples/s"]
     share = network / best
     if share < 1:
@@ -55,7 +55,7 @@ def bench(path: str, config: Path | None = None) -> str:
 
 
 def _rate(work: Callable[[int], Any], limit: int, size: int) -> tuple[int, float]:
-    """How many of at most `limit` batches were done in the time, and samples a second."""
+    """The number of batches (at most `limit`) done in SECONDS, and samples per second."""
     begun, done = time.perf_counter(), 0
     while done < limit and time.perf_counter() - begun < SECONDS:
         work(done)
@@ -64,7 +64,7 @@ def _rate(work: Callable[[int], Any], limit: int, size: int) -> tuple[int, float
 
 
 def _network_rate(experiment: "Experiment", features: Features, batch: Any) -> float:
-    """Samples a second that the network takes forward and backward."""
+    """Samples per second of the network's forward and backward passes."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

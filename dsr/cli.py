@@ -146,8 +146,8 @@ def prepare(**options: Any) -> None:
 @click.argument("store", type=str)
 @click.option("--html", is_flag=True, help="Also write a page that shows whether low and high match: STORE.html.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Path of the page; by default beside the store.")
-@click.option("--bench", is_flag=True, help="Measure in ten seconds which is the bottleneck, network or reader.")
-@click.option("--config", type=FILE, help="The config whose network --bench measures; by default the default one.")
+@click.option("--bench", is_flag=True, help="Measure for ten seconds: is reading or the network the bottleneck?")
+@click.option("--config", type=FILE, help="The config whose network --bench runs; by default the default config.")
 def info(store: str, html: bool, output: Path | None, bench: bool, config: Path | None) -> None:
     """Grids, times, pairing, splits, statistics, fingerprint and problems of a STORE."""
     from dsr.data.info import describe
@@ -155,7 +155,7 @@ def info(store: str, html: bool, output: Path | None, bench: bool, config: Path 
     if output is not None and not html:
         raise UserError("-o FILE is the path of the page: add --html")
     if config is not None and not bench:
-        raise UserError("--config names the network to measure: add --bench")
+        raise UserError("--config FILE is for --bench: add --bench")
     if bench:
         from dsr.bench import bench as measure
 
@@ -170,9 +170,9 @@ def info(store: str, html: bool, output: Path | None, bench: bool, config: Path 
 
 @data.command()
 @click.argument("store", type=str)
-@click.option("-o", "--output", type=FILE, metavar="NEW", help="Leave STORE as it is, and write the new one there.")
+@click.option("-o", "--output", type=FILE, metavar="NEW", help="Write the new store there and keep STORE.")
 def optimize(store: str, output: Path | None) -> None:
-    """Write a STORE's chunks anew so that they decode faster; says what was gained."""
+    """Rewrite the chunks of a STORE so that they decode faster; prints the gain."""
     from dsr.data.optimize import optimize
 
     click.echo(optimize(store, output))

@@ -22,7 +22,7 @@ def test_rates_and_the_bottleneck_are_told(tiny_store, tmp_path, monkeypatch, ca
     assert result.exit_code == 0, result.output
     rates = [float(rate.replace(",", "")) for rate in re.findall(r"([\d,]+) samples/s", result.output)]
     assert len(rates) == 3 + cached and min(rates) > 0
-    assert ("not kept decoded: decoded it takes" in result.output) == (not cached)
+    assert ("decoded rows are not cached: decoded, it needs" in result.output) == (not cached)
     told = "network" if rates[-1] < rates[-2] else "reading"
     assert f"{told} is the bottleneck" in result.output
 

@@ -43,7 +43,7 @@ class Data(Section):
         None, description="train on no more than so many fields: whole runs, evenly spread over the training split"
     )
     cache: Annotated[float, Field(ge=0)] = Field(
-        8.0, description="GB of the user's cache folder for decoded stores; one that is larger is read as it is"
+        8.0, description="GB of the user's cache folder for decoded rows; larger stores are not cached"
     )
     noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="augmentation: standard deviation of noise on the normalised low-resolution inputs in training"

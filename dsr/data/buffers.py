@@ -1,4 +1,4 @@
-"""Arrays that batches are read into again and again."""
+"""Reusable arrays for batches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class Buffers:
-    """One array for each name, made when it is first asked for, or in another shape."""
+    """One array for each name, allocated when it is first requested or its shape changes."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
 
     def get(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """(shape) float32 of any content; the last one of that name is no longer to be used."""
+        """(shape) float32, uninitialised; it replaces the array that was returned last under this name."""
         if name not in self.arrays or self.arrays[name].shape != shape:
             self.arrays[name] = np.empty(shape, np.float32)
         return self.arrays[name]
@@ -24,7 +24,7 @@ class Buffers:
     def read(
         self, fields: "Fields", rows: np.ndarray, variables: list[int], windows: Sequence[tuple[slice, slice]] | None
     ) -> np.ndarray:
-        """(n, [member,] variable, y, x): rows of a field, some of its variables, of each row all or its window."""
+        """(n, [member,] variable, y, x) float32: chosen rows and variables of a field, whole or cut to `windows`."""
         *members, count, y, x = fields.shape[1:]
         chosen: Any = variables
         if variables == list(range(variables[0], variables[-1] + 1)):

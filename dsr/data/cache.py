@@ -1,13 +1,12 @@
-"""Rows of a store as they are in memory, in files of this machine that its processes share through the page cache.
+"""A cache of decoded rows: files on a local disk that all processes of a host map into memory.
 
-Of each of the store's two fields there is one file, named after the fingerprint: a table with the xxh3_64 of every row,
-0 where the row is not there, and behind it the rows. Whoever is first to read a row from the store writes it there, and
-then its checksum, so that the file is valid at every moment, whoever is killed: there is nothing to finish and nothing
-to wait for. A process compares each row that it finds with its checksum when it first reads it; one that is torn or
-rotten is read from the store once more, and written again.
+Each of a store's two fields has one file, named by the store's fingerprint: a table with the xxh3_64 of every row (0 if
+the row is absent), followed by the rows. The process that first reads a row from the store writes the row and then its
+checksum, so the file is valid at all times, even if a process is killed: nothing has to be completed or waited for.
+A process verifies each row at its first read; a torn or corrupt row is read from the store and written again.
 
-A file that was deleted stays readable for the processes that use it. Where the disk itself fails under a memory map,
-the system ends the process (SIGBUS).
+A deleted file stays readable for the processes that have opened it. If the disk fails under a memory map, the system
+ends the process (SIGBUS).
 """
 
 import errno
@@ -29,17 +28,16 @@ PATIENCE = 10.0  # seconds for other processes to open theirs
 
 
 def attach(store: "Store", gigabytes: float) -> str:
-    """Let a store's fields be read through such files, or return why not.
+    """Read a store's fields through the cache from now on, or return the reason why it is not used.
 
-    The folder, `decoded` in the user's cache, holds at most so many GB (10^9 bytes): files of other stores go, the
-    least recently used first. A store that is larger is read as it is, and so is one that would fill half of the disk's
-    free space.
+    The folder `decoded` in the user's cache folder is limited to `gigabytes` (10^9 bytes): files of other stores are
+    deleted, least recently used first. A store that exceeds the limit, or half of the free disk space, is not cached.
     """
     fields = {"low": store.low, "high": store.high}
     sizes = {name: _begin(field.shape) + 4 * int(np.prod(field.shape)) for name, field in fields.items()}
     total, bound = sum(sizes.values()), int(gigabytes * 1e9)
     if total > bound:
-        return f"decoded it takes {total / 1e9:.3g} GB, and dsr.data.cache is {gigabytes:g}"
+        return f"decoded, it needs {total / 1e9:.3g} GB, and dsr.data.cache is {gigabytes:g}"
     try:
         folder = cache_folder() / "decoded"
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +58,7 @@ def attach(store: "Store", gigabytes: float) -> str:
 
 
 class Decoded:
-    """The rows of one field that are here, (row, ...) float32. Safe in threads, and after a fork."""
+    """The cached rows of one field, (row, ...) float32. Safe in threads and after a fork."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], size: int):
         begin = _begin(shape)
@@ -72,18 +70,18 @@ class Decoded:
         self.sums = np.frombuffer(memory, np.uint64, shape[0])
         self.values = np.frombuffer(memory, np.float32, offset=begin).reshape(shape)
         self.begin, self.row_bytes = begin, 4 * int(np.prod(shape[1:]))
-        self.known = np.zeros(shape[0], bool)  # the rows that this process has compared with their checksums
+        self.known = np.zeros(shape[0], bool)  # rows that this process has verified
         self.full = False
 
     def take(self, rows: np.ndarray, out: np.ndarray) -> bool:
-        """Copy rows (n) into `out` (n, ...) if this process knows them all."""
+        """Copy rows (n) into `out` (n, ...); False if this process has not verified all of them."""
         if not self.known[rows].all():
             return False
         np.take(self.values, rows, 0, out, mode="clip")  # any other mode copies twice
         return True
 
     def find(self, row: int) -> np.ndarray | None:
-        """A row, read-only, or None if it is not here."""
+        """A verified row, read-only; None if it is absent or corrupt."""
         if not self.known[row]:
             told = int(self.sums[row])
             if not told or _checksum(self.values[row]) != told:
@@ -92,7 +90,7 @@ class Decoded:
         return self.values[row]
 
     def keep(self, row: int, field: np.ndarray) -> None:
-        """Write a row for all; nothing more is written once the disk is full."""
+        """Write a row; once that fails, as on a full disk, no more rows are written."""
         if self.full:
             return
         try:
@@ -109,7 +107,7 @@ class Decoded:
 
 
 def _begin(shape: tuple[int, ...]) -> int:
-    """Where the rows begin: on the first page behind the table."""
+    """The offset of the first row: the first page after the table."""
     return -(-8 * shape[0] // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
@@ -123,7 +121,7 @@ def _create(path: Path, begin: int, size: int) -> None:
     temporary = beside(path)
     with temporary.open("wb") as file:
         file.write(bytes(begin))
-        file.truncate(size)  # no place on the disk is taken yet
+        file.truncate(size)  # sparse: no disk space is used yet
     temporary.replace(path)
 
 
@@ -132,7 +130,7 @@ def _used(path: Path) -> int:
 
 
 def _make_room(folder: Path, left: int, own: set[str]) -> None:
-    """Delete the least recently used files until the others than `own` take no more than `left` bytes."""
+    """Delete the least recently used files until those not in `own` take at most `left` bytes."""
     others = sorted((path for path in folder.iterdir() if path.name not in own), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in others)
     for path in others:

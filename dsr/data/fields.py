@@ -19,9 +19,9 @@ from dsr.errors import UserError
 
 CODECS = (BytesCodec(endian="little"), BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"))
 COMPRESSOR = Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE)
-FAST = (CODECS[0], BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="shuffle"))  # larger, and decoded faster
+FAST = (CODECS[0], BloscCodec(typesize=4, cname="lz4", clevel=5, shuffle="shuffle"))  # larger, but faster to decode
 FAST_COMPRESSOR = Blosc("lz4", clevel=5, shuffle=Blosc.SHUFFLE)
-AT_ONCE = 8  # requests to a remote store
+AT_ONCE = 8  # concurrent requests to a remote store
 blosc.use_threads = False  # with threads, the order of blocks in a chunk would vary
 
 
@@ -58,9 +58,9 @@ class Fields:
         return result
 
     def read(self, rows: np.ndarray, out: np.ndarray, parts: Sequence[Any] | None = None) -> None:
-        """Copy rows (n), none below 0, into `out` (n, ...), or of each row the part that an index of `parts` names.
+        """Copy rows (n, not negative) into `out` (n, ...); with `parts` (n indices), copy that part of each row.
 
-        A row that occurs several times is decoded once.
+        A row that occurs more than once is decoded once.
         """
         if parts is None and self.decoded is not None and self.decoded.take(rows, out):
             return
@@ -86,7 +86,7 @@ class Fields:
             deque(map(copy, places), 0)
 
     def _field(self, row: int, out: np.ndarray | None) -> np.ndarray:
-        """One row: in `out`, or where it is."""
+        """One row, in `out` if that is given; otherwise read-only."""
         found = None if self.decoded is None else self.decoded.find(row)
         if found is not None:
             if out is None:

@@ -1,4 +1,4 @@
-"""Writing a store's chunks anew so that they decode fast: the same values, bit for bit, in more bytes."""
+"""Rewriting a store's chunks so that they decode faster: the same values, bit for bit, in larger files."""
 
 import json
 import time
@@ -12,15 +12,15 @@ from dsr.data.store import Store
 from dsr.errors import UserError
 from dsr.files import whole_folder
 
-SECONDS, SAMPLES = 2.0, 200  # what reading is measured by
+SECONDS, SAMPLES = 2.0, 200  # limits of each speed measurement
 
 
 def optimize(path: Path | str, output: Path | None = None) -> str:
-    """Write the store at `path` (a folder or a URL) to `output`, or in its own place; return what it gained, in words.
+    """Rewrite the store at `path` (a folder or a URL) in place or to `output`; return a summary of the gain.
 
-    At every moment the store is the old or the new one. Its fingerprint is of its files, so it changes: a run that
-    trained on the old one resumes with --force, and with the same bits. Raises UserError where `output` exists, or a
-    remote store is given none.
+    Readers see either the old store or the new one. The fingerprint is that of the files, so it changes: a run
+    that trained on the old store resumes with --force, and with the same bits. Raises UserError if `output` exists, or
+    if the store is remote and there is no `output`.
     """
     store = Store(path)
     if output is None and "://" in str(path):
@@ -71,7 +71,7 @@ def _rewrite(store: Store, folder: Path) -> None:
 
 
 def _with_codecs(content: bytes, name: str, fields: dict[str, Fields]) -> bytes:
-    """A zarr.json whose fields, its own or those that it tells of, are said to have the fast codecs."""
+    """The content of a zarr.json, with the fast codecs for the fields that it describes."""
     metadata = json.loads(content)
     told = {name.removesuffix("/zarr.json"): metadata} | (metadata.get("consolidated_metadata") or {}).get(
         "metadata", {}
@@ -82,10 +82,10 @@ def _with_codecs(content: bytes, name: str, fields: dict[str, Fields]) -> bytes:
 
 
 def _samples_per_second(store: Store) -> float:
-    """Of samples in random order, as training reads them, from files that were read before."""
+    """Samples in random order, as in training, with a warm page cache."""
     chosen = np.random.default_rng(0).permutation(len(store.high_index))[:SAMPLES]
     count, begun = 0, 0.0
-    for _ in range(2):  # the first time to bring the files into memory
+    for _ in range(2):  # the first pass warms the page cache
         count, begun = 0, time.perf_counter()
         for row in chosen.tolist():
             store.low[row], store.high[store.high_index[row]]

@@ -1,4 +1,4 @@
-"""The files of a folder at a URL; where their source does not answer it is asked again, for a while."""
+"""The files of a folder at a URL, with retries while the server does not answer."""
 
 import os
 import random
@@ -25,11 +25,11 @@ BROKEN = {
 
 
 class Source:
-    """What fsspec reads at `url`. Safe in threads and after a fork. Raises UserError where it knows no such URL."""
+    """A folder that fsspec reads. Safe in threads and after a fork. Raises UserError if fsspec does not know the URL."""
 
     def __init__(self, url: str):
         self.url = url
-        self.told = False  # that it does not answer
+        self.told = False  # the user, that the server does not answer
         self.opened: tuple[int, Any, str] = (0, None, "")
         try:
             self._open()
@@ -37,10 +37,10 @@ class Source:
             raise UserError(f"{url}: {first_line(error)}") from None
 
     def get(self, name: str) -> bytes | None:
-        """A file's bytes, or None where the source says that there is no such file.
+        """A file's bytes, or None if the server says that the file does not exist.
 
-        No connection, no answer in time, a broken answer, too many requests and a server's own errors are tried again,
-        for PATIENCE seconds altogether. Raises OSError then, and at once for any other answer.
+        Failed connections, timeouts, incomplete answers, rate limits and server errors are retried, for PATIENCE seconds
+        in total. Raises OSError after that, and at once for any other error.
         """
         deadline, pause = time.monotonic() + PATIENCE, PAUSES[0]
         while True:
@@ -58,7 +58,7 @@ class Source:
                 if not self.told:
                     self.told = True
                     print(f"{place}: the source does not answer ({why}); trying again", file=sys.stderr, flush=True)
-                time.sleep(pause * random.Random().uniform(0.5, 1))  # ranks that failed together come apart
+                time.sleep(pause * random.Random().uniform(0.5, 1))  # so that ranks do not retry all at once
                 pause = min(2 * pause, PAUSES[1])
                 continue
             self.told = False
@@ -72,20 +72,20 @@ class Source:
     def _open(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
-        if self.opened[0] != os.getpid():  # connections and threads do not outlive a fork
+        if self.opened[0] != os.getpid():  # connections and threads do not survive a fork
             self.opened = os.getpid(), *url_to_fs(self.url)
         return self.opened[1:]
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether a later try may succeed."""
+    """Whether a retry may succeed."""
     return any(status in AGAIN or status >= 500 for status in _statuses(error)) or not BROKEN.isdisjoint(
         f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__
     )
 
 
 def _statuses(error: BaseException | None) -> Iterator[int]:
-    """The HTTP status that an error and its causes tell, as aiohttp, gcsfs and botocore write it."""
+    """The HTTP status codes of an error and its causes, as aiohttp, gcsfs and botocore store them."""
     while error is not None:
         answer = getattr(error, "response", None)
         metadata = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dsr.data.features import Features
     from dsr.data.store import Store
 
-AHEAD, BYTES = 8, 2**28  # what is read while the network is at work: batches, and bytes of a store's values
+AHEAD, BYTES = 8, 2**28  # limits of reading ahead: batches, and bytes of low and truth
 BLOCK = 4096  # samples whose order is computed at once
 
 
@@ -72,8 +72,8 @@ def training_samples(store: Store, data: Data) -> int:
 class Stream:
     """The samples of one split as batches.
 
-    Memory: of a batch of n samples, each of v values of the store's fields (low and truth), 4 n v bytes for the values
-    and what is made of them, times a + 3, where a = min(AHEAD, max(1, BYTES / 4 n v)) batches are read ahead.
+    Memory: a batch of n samples with v values each (low and truth) takes 4 n v bytes. There are
+    a + 2 such batches, of which a = min(AHEAD, max(1, floor(BYTES / (4 n v)))) are read ahead.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Stream:
         Slot k of update u holds the same samples whichever rank plays it; the tail of an epoch is dropped. `origin`:
         the update and the epoch from which on an update has so many slots. The counts, (slot, variable) int64, are the
         numbers of values that the slots' targets have: of all slots where they are known beforehand, otherwise of this
-        rank's, whose masks are read one update ahead. A batch's arrays are used again once the next batch but one is
-        asked for.
+        rank's, whose masks are read one update ahead. The arrays of a batch are reused when the next batch but one is
+        requested.
         """
         batch = slots * micro_batch
         per_epoch = self.count // batch
@@ -159,7 +159,7 @@ class Stream:
                 counter.shutdown(wait=False, cancel_futures=True)
 
     def ahead(self, micro_batch: int) -> int:
-        """How many batches are read ahead."""
+        """The number of batches that are read ahead."""
         low, high = self.store.low.shape[1:], self.store.high.shape[1:]
         area = self.patch**2 if self.patch else math.prod(high[1:])
         values = math.prod(low) // low[-3] * len(self.low_variables) + len(self.high_variables) * area

@@ -106,7 +106,7 @@ def train(run: Run | None, device: torch.device) -> None:
     store = Store(settings.data.store or "")
     sameness.compare(store.fingerprint, experiment.exact, device, components.packages(settings))
     if (why := cache.attach(store, settings.data.cache)) and run:
-        print(f"{store.path}: read as it is, {why}")
+        print(f"{store.path}: decoded rows are not cached: {why}")
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed, watch.beat)
     shares = settings.loss.shares([variable.name for variable in features.high])
@@ -216,7 +216,7 @@ def coming(
 
 
 class Waiting:
-    """The same batches, and the seconds that training waited for them."""
+    """Passes on batches and counts the seconds spent waiting for them."""
 
     def __init__(self, batches: Iterator[Batch]):
         self.batches, self.seconds = batches, 0.0
