@@ -25,7 +25,7 @@ BROKEN = {
 
 
 class Source:
-    """A folder that fsspec reads. Safe in threads and after a fork. Raises UserError if fsspec does not know the URL."""
+    """A folder that fsspec reads. Safe in threads and after a fork. Raises UserError if fsspec knows no such URL."""
 
     def __init__(self, url: str):
         self.url = url
@@ -39,7 +39,7 @@ class Source:
     def get(self, name: str) -> bytes | None:
         """A file's bytes, or None if the server says that the file does not exist.
 
-        Failed connections, timeouts, incomplete answers, rate limits and server errors are retried, for PATIENCE seconds
+        Failed connections, timeouts, incomplete answers, rate limits and server errors are retried for PATIENCE seconds
         in total. Raises OSError after that, and at once for any other error.
         """
         deadline, pause = time.monotonic() + PATIENCE, PAUSES[0]
