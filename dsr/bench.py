@@ -64,22 +64,23 @@ def _rate(work: Callable[[int], Any], limit: int, size: int) -> tuple[int, float
 
 
 def _network_rate(experiment: "Experiment", features: Features, batch: Any) -> float:
-    """Samples per second of the network's forward and backward passes."""
+    """Samples per second of the features and of the network's forward and backward passes."""
     import torch
+
+    from dsr.models.downscaler import Downscaler
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a rank has
     try:
-        network = experiment.dsr.model.build(features).to(device)
-        inputs = torch.from_numpy(batch.inputs).to(device)
+        downscaler = Downscaler(features, experiment.dsr.model.build(features)).to(device)
 
         def work(_: int) -> None:
-            network(inputs).square().mean().backward()
+            downscaler.network(downscaler.example(batch).inputs).square().mean().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
         work(0)
-        return _rate(work, 10**9, len(inputs))[1]
+        return _rate(work, 10**9, len(batch.samples))[1]
     finally:
         torch.set_num_threads(threads)

@@ -29,4 +29,4 @@ def test_rates_and_the_bottleneck_are_told(tiny_store, tmp_path, monkeypatch, ca
 
 def test_a_config_without_bench_is_refused(tiny_store):
     result = CliRunner().invoke(main, ["data", "info", str(tiny_store), "--config", "x.json"])
-    assert result.exit_code == 2 and "give --bench too" in result.output
+    assert result.exit_code == 2 and "add --bench" in result.output

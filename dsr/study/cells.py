@@ -58,7 +58,8 @@ class Cell:
         resolved, plan = self.task.experiment.resolved(), asdict(self.plan)
         for name in ("labels", "budget", *(["scaling"] if self.plan.rule == "none" else [])):
             resolved["dsr"].pop(name)
-        resolved["dsr"]["data"].pop("origin")
+        for name in ("origin", "cache"):
+            resolved["dsr"]["data"].pop(name)
         resolved["dsr"]["data"]["store"] = self.task.fingerprint
         resolved["exact"] = self.task.experiment.exact
         if code := [components.source(package) for package in components.packages(self.task.experiment.dsr)]:

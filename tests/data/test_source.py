@@ -124,7 +124,7 @@ def stream(store: Store) -> Stream:
 def epoch(store: Store, interrupt: Callable[[], None] = lambda: None) -> list[bytes]:
     """Every batch of an epoch; the interruption comes with the fifth."""
     found = []
-    for _, batches in stream(store).slots(0, 3, 12, 1, range(12)):
+    for _, _, batches in stream(store).slots(0, 3, 12, 1, range(12)):
         for batch in batches:
             found.append(batch.inputs.tobytes() + batch.target.tobytes())
             if len(found) == 5:

@@ -48,7 +48,7 @@ def test_a_slot_holds_the_same_samples_whichever_rank_plays_it(tiny_store):
 def test_the_sequence_of_96_slots_is_one_on_any_number_of_ranks_and_after_a_resume(tiny_store, ranks, monkeypatch):
     """360 patches: 3 updates an epoch. Only the numbers of the samples are looked at."""
     source = stream(tiny_store, patch=8)
-    monkeypatch.setattr(source, "read", lambda epoch, samples: SimpleNamespace(samples=samples))
+    monkeypatch.setattr(source, "read", lambda epoch, samples, buffers: SimpleNamespace(samples=samples))
     epochs = [order(5, epoch, 360, np.arange(288)).reshape(3, 96, 1) for epoch in range(3)]
     updates = np.concatenate(epochs)[:8].tolist()
     expected = {(update, slot): samples for update, each in enumerate(updates) for slot, samples in enumerate(each)}
@@ -239,7 +239,7 @@ def test_an_older_store_is_counted_when_training_opens_it(tmp_path):
 def test_batches_are_the_same_however_far_ahead_and_from_the_cache(tiny_store, tmp_path, monkeypatch):
     def batches(source):
         return [
-            b"".join(array.tobytes() for array in vars(batch).values())
+            [value.tobytes() if isinstance(value, np.ndarray) else value for value in vars(batch).values()]
             for _, _, several in source.slots(0, 2, 6, 2, range(6))
             for batch in several
         ]
