@@ -137,7 +137,8 @@ class Features:
         low: (n, [member,] variable, y, x) float32, physical units, in the order of `self.low`; times (n) int64 s.
         Raises UserError where low values are missing and `fill` is off.
         """
-        return self._complete(low), self.scalars(init_time, lead_time).astype(np.float32)
+        scalars = self.scalars(init_time, lead_time).astype(np.float32)
+        return np.require(self._complete(low), np.float32, ("C", "W")), scalars  # as torch takes them
 
     def scalars(self, init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
         """(n, scalar) float64: what the extras take of the times, (n) int64 seconds; of the sun `solar_scalars`."""

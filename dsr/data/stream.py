@@ -36,7 +36,7 @@ class Batch:
     low: np.ndarray  # (n, [member,] variable, y, x) float32, physical units, without gaps
     scalars: np.ndarray  # (n, scalar) float32, see `Features.scalars`
     truth: np.ndarray  # (n, variable, Y, X) float32, physical units
-    mask: np.ndarray  # (n, variable, Y, X) bool: where the truth counts; elsewhere it is missing or of another split
+    mask: np.ndarray  # (n, variable, Y, X) float32: 1 where the truth counts, 0 where it is missing or of another split
     windows: list[Window] | None  # where on the high grid the truths lie, if they are patches
     seeds: list[int] | None  # of each sample's noise, where there is any
 
@@ -179,7 +179,8 @@ class Stream:
             inside = np.stack([self.inside[window] for window in windows])[:, None]
         if self.noise:
             seeds = [int(self._random(epoch, sample, 2).integers(2**63)) for sample in samples.tolist()]
-        return Batch(samples, low, scalars, truth, np.isfinite(truth) & inside, windows, seeds)
+        mask = (np.isfinite(truth) & inside).astype(np.float32)
+        return Batch(samples, low, scalars, truth, mask, windows, seeds)
 
     @cached_property
     def counts(self) -> np.ndarray:

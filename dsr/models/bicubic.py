@@ -1,8 +1,8 @@
 """Bicubic interpolation where the network runs: weighted sums of low values, each added in one order.
 
-A high value is the sum of its own taps alone. So its bits depend neither on what else is in a batch nor on the number
-of threads, as those of a matrix product do. The taps are those of `dsr.data.interpolate`: outside the low domain its
-edge, or round the earth.
+A high value is the sum of its own taps alone: unlike those of a matrix product, its bits depend neither on what else is
+in a batch nor on the number of threads. The taps are those of `dsr.data.interpolate`: outside the low domain its edge,
+or round the earth.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from torch.nn import functional
 
 from dsr.data import interpolate
 from dsr.data.interpolate import Index, Taps, Window
-
-WHOLE = (slice(None), slice(None))
 
 
 def bicubic(low_index: Index, low_shape: tuple[int, int]) -> nn.Module:
@@ -65,7 +63,8 @@ class Scattered(nn.Module):
             index, weights = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
             keep(self, taps=index, weights=weights)
 
-    def forward(self, fields: Tensor, window: Window = WHOLE) -> Tensor:
+    def forward(self, fields: Tensor, window: Window | None = None) -> Tensor:
+        window = window or (slice(None), slice(None))
         table = fields.flatten(1).T
         rows, columns = (part[window] for part in self.low_index)
         if self.kept:

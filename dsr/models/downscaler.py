@@ -116,15 +116,15 @@ class Downscaler(nn.Module):
         The base stays as it is. Each sample's noise has a seed of its own: other samples and ranks change nothing.
         """
         device = self.scale.device
-        low, scalars, truth, mask = (
-            torch.from_numpy(array).to(device) for array in (batch.low, batch.scalars, batch.truth, batch.mask)
-        )
+        given = batch.low, batch.scalars, batch.truth, batch.mask
+        low, scalars, truth, mask = (torch.from_numpy(array).to(device) for array in given)
         inputs = self.inputs(low, scalars, batch.windows)
-        residual = (truth - self.base_mean - self._anomaly(inputs)) / self.scale
-        random = torch.Generator(device)
-        for field, seed in zip(inputs[:, : self.features.static_channels.start], batch.seeds or [], strict=False):
-            field += noise * torch.randn(field.shape, generator=random.manual_seed(seed), device=device)
-        return Example(inputs, torch.where(mask, residual, 0), mask.float())
+        target = truth.nan_to_num(0.0, 0.0, 0.0).sub_(self.base_mean).sub_(self._anomaly(inputs)).div_(self.scale)
+        if batch.seeds:
+            random = torch.Generator(device)
+            for field, seed in zip(inputs[:, : self.features.static_channels.start], batch.seeds, strict=True):
+                field += noise * torch.randn(field.shape, generator=random.manual_seed(seed), device=device)
+        return Example(inputs, target.mul_(mask), mask)
 
     def _normalised(self, low: Tensor) -> Tensor:
         """(n, [member,] variable, y, x) -> (n, variable and spread, y, x); members are added in their order."""
@@ -137,9 +137,9 @@ class Downscaler(nn.Module):
         mean = reduce(torch.add, members) / len(members)
         if not features.spread:
             return mean / self.low_std
-        squares = (anomalies - mean[:, None]).square().unbind(1)
-        spread = (reduce(torch.add, squares) / (len(members) - 1)).sqrt()
-        return torch.cat([mean, spread], 1) / self.low_std
+        squares = (anomalies - mean[:, None]).square_().unbind(1)
+        spread = (reduce(torch.add, squares) / (len(members) - 1)).sqrt_()
+        return torch.cat([mean, spread], 1).div_(self.low_std)
 
     def _anomaly(self, inputs: Tensor) -> Tensor:
         """(n, variable, Y, X): how far the base is from its mean."""

@@ -75,7 +75,7 @@ class Validation:
     def first_sample(self) -> Iterator[tuple[Variable, dict[str, np.ndarray]]]:
         """Each variable with its fields (Y, X) of the first sample: low, bicubic, network and truth, by name."""
         batch, *predicted = self._predict(np.zeros(1, np.int64))
-        truth = np.where(batch.mask, batch.truth, np.nan)
+        truth = np.where(batch.mask > 0, batch.truth, np.nan)
         nearest = self.stream.nearest(0)
         for i, variable in enumerate(self.features.high):
             panels = {"low": nearest[variable.name]} if variable.name in nearest else {}
