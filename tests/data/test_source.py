@@ -126,7 +126,7 @@ def epoch(store: Store, interrupt: Callable[[], None] = lambda: None) -> list[by
     found = []
     for _, _, batches in stream(store).slots(0, 3, 12, 1, range(12)):
         for batch in batches:
-            found.append(batch.inputs.tobytes() + batch.target.tobytes())
+            found.append(batch.low.tobytes() + batch.truth.tobytes())
             if len(found) == 5:
                 interrupt()
     return found
