@@ -105,7 +105,8 @@ def train(run: Run | None, device: torch.device) -> None:
     # ---- data, network, engine
     store = Store(settings.data.store or "")
     sameness.compare(store.fingerprint, experiment.exact, device, components.packages(settings))
-    if (why := cache.attach(store, settings.data.cache)) and run:
+    why = cache.attach(store, settings.data.cache)
+    if why and settings.data.cache and run:
         print(f"{store.path}: decoded rows are not cached: {why}")
     features = Features.of(store, settings.data)
     stream = Stream(store, features, settings.data, "train", settings.seed, watch.beat)
