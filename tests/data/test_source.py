@@ -54,8 +54,8 @@ class Server:
 @contextmanager
 def running(command, folder) -> Iterator[Server]:
     server = Server(command, folder)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
