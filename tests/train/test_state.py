@@ -41,4 +41,4 @@ def test_running_statistics_are_saved_resumed_and_hashed(tiny_store, tmp_path):
     assert run_ranks(1, train, again.folder, log=tmp_path / "log") == [0]
     assert again.status()["weights_sha256"] == sha256
     assert torch.equal(read_model(run.model)[0]["1.running_mean"], end["1.running_mean"])
-    assert torch.equal(load(run.model).module[1].running_mean.cpu(), end["1.running_mean"])
+    assert torch.equal(load(run.model).module.network[1].running_mean.cpu(), end["1.running_mean"])
