@@ -97,7 +97,7 @@ def _map_panels(columns: int, aspect: float) -> tuple[Figure, np.ndarray, list[A
 
 def spectra(evaluation: Evaluation) -> Figure | None:
     """Power against wavelength, a panel for each variable with a spectrum; None if there is none."""
-    variables = {n: v for n, v in evaluation.variables.items() if _numbers(v.spectrum.power["truth"]).any()}
+    variables = {n: v for n, v in evaluation.variables.items() if np.nansum(_numbers(v.spectrum.power["truth"]))}
     if not variables:
         return None
     fig, axes = _panels(len(variables), 3.4)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_the_page_stands_alone_and_shows_hostile_names_as_text(run):
     for name in ("skill", "leads", "spectra", "maps_t"):
         assert (run / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert not list(run.glob("report/.*"))
+
+
+def test_a_variable_whose_truth_always_has_gaps_has_no_spectrum(run):
+    result = evaluation()
+    for variables, shown in ((["t"], True), (list(result.variables), False)):
+        for name in variables:
+            spectrum = Spectrum([40.0, 20.0, 10.0], {"truth": [None] * 3, "network": [4.0, 2.0, 0.5]})
+            result.variables[name] = replace(result.variables[name], spectrum=spectrum)
+        report.write(run, result)
+        assert (run / "report/spectra.png").exists() == shown
 
 
 def test_the_training_curve_and_the_order_of_the_table(run):
