@@ -70,6 +70,7 @@ def test_no_submodule_has_the_name_of_a_function() -> None:
     assert not {path.stem for path in Path(dsr.__file__).parent.iterdir()} & set(dsr.__all__)
 
 
+@pytest.mark.slow
 def test_a_run_has_metrics(run: dsr.Run) -> None:
     assert run.status()["state"] == "finished"
     metrics = run.metrics()
@@ -78,6 +79,7 @@ def test_a_run_has_metrics(run: dsr.Run) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:caution")
+@pytest.mark.slow
 def test_a_loaded_network_gives_what_dsr_predict_writes(run: dsr.Run, low: Path, tmp_path: Path) -> None:
     from dsr.predict import predict
 
@@ -93,6 +95,7 @@ def test_a_loaded_network_gives_what_dsr_predict_writes(run: dsr.Run, low: Path,
 
 
 @pytest.mark.filterwarnings("ignore:caution")
+@pytest.mark.slow
 def test_dask_arrays_stay_lazy(run: dsr.Run, low: Path) -> None:
     pytest.importorskip("dask")
     downscale = dsr.load(run.path)
@@ -128,6 +131,7 @@ def test_an_interrupt_reaches_the_command_and_then_the_caller() -> None:
         assert process.stdout.read() == "saved\ninterrupted\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_in_docstrings(module: str, folder: Path, run: dsr.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)

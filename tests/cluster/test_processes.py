@@ -103,6 +103,7 @@ def test_every_exit_code_has_a_reason():
     assert reason(255, [], pdsh) == "ssh could not reach a host, or lost it (exit code 255)"
 
 
+@pytest.mark.slow
 def test_a_users_tokens_are_carried_in_private_and_not_left(stand_in, tmp_path, monkeypatch):
     (tmp_path / "own_env").write_text("TOKEN=secret\n")
     monkeypatch.chdir(tmp_path)
