@@ -143,13 +143,16 @@ class Features:
     def scalars(self, init_time: np.ndarray, lead_time: np.ndarray) -> np.ndarray:
         """(n, scalar) float64: what the extras take of the times, (n) int64 seconds; of the sun `solar_scalars`."""
         time = init_time + lead_time
-        angle = year_angle(time, self.calendar)
-        columns = {
-            "solar_zenith": solar_scalars(time, self.calendar),
-            "day_of_year": np.stack([np.sin(angle), np.cos(angle)], 1),
-            "lead_time": lead_time[:, None] / 86400.0,
-        }
-        return np.concatenate([columns[name] for name in self.extras] or [np.empty((len(time), 0))], 1)
+        columns = [np.empty((len(time), 0))]
+        for name in self.extras:
+            if name == "solar_zenith":
+                columns.append(solar_scalars(time, self.calendar))
+            elif name == "day_of_year":
+                angle = year_angle(time, self.calendar)
+                columns.append(np.stack([np.sin(angle), np.cos(angle)], 1))
+            else:
+                columns.append(lead_time[:, None] / 86400.0)
+        return np.concatenate(columns, 1)
 
     def clip(self, fields: np.ndarray) -> np.ndarray:
         """Clip (n, variable, Y, X) at each variable's physical bounds."""
